@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running a federation: rounds, the two roles, storage and events. No sockets here."""

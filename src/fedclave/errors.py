@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error of fedclave, grouped by who must act.
+
+    FedclaveError
+      UserError      you wrote it: a command, a file, a passphrase     exit 2
+        PlanError    ... in the plan, all mistakes at once
+      PeerError      they did it                                       exit 3
+        Refused      ... with a stable ``Code``, here or at the peer
+      Unavailable    the world: network, disk, a party that is away    exit 4
+      Bug            us                                                exit 70
+
+A message says what, where, and the next step. Only ``cli/main.py`` prints them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+
+class Code(StrEnum):
+    """Why a peer was refused. The value is stable: it is on the wire, in events and in the docs."""
+
+    NO_CERTIFICATE = "no-certificate"
+    FOREIGN_CERTIFICATE = "foreign-certificate"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
+    CERTIFICATE_REVOKED = "certificate-revoked"
+    WRONG_ROLE = "wrong-role"
+    WRONG_FEDERATION = "wrong-federation"
+    UNKNOWN_MEMBER = "unknown-member"
+    NAME_IN_USE = "name-in-use"
+    WRONG_VERSION = "wrong-version"
+    WRONG_PLAN = "wrong-plan"
+    NOT_ASKED = "not-asked"
+    LATE = "late"
+    DUPLICATE = "duplicate"
+    MALFORMED = "malformed"
+    WRONG_TENSORS = "wrong-tensors"
+    NOT_FINITE = "not-finite"
+    OUT_OF_RANGE = "out-of-range"
+    BAD_WEIGHT = "bad-weight"
+    TOO_LARGE = "too-large"
+    TOO_SLOW = "too-slow"
+    OVER_QUOTA = "over-quota"
+    WRONG_OFFSET = "wrong-offset"
+    WRONG_DIGEST = "wrong-digest"
+    NOT_FOUND = "not-found"
+    TASK_FAILED = "task-failed"
+    TOKEN_UNKNOWN = "token-unknown"  # noqa: S105 - the name of a refusal
+    TOKEN_USED = "token-used"  # noqa: S105
+    TOKEN_EXPIRED = "token-expired"  # noqa: S105
+
+
+MEANING: dict[Code, str] = {
+    Code.NO_CERTIFICATE: "the peer showed no certificate",
+    Code.FOREIGN_CERTIFICATE: "the certificate was not issued by this federation's CA",
+    Code.CERTIFICATE_EXPIRED: "the certificate's validity has ended (or a clock is wrong)",
+    Code.CERTIFICATE_NOT_YET_VALID: "the certificate is not valid yet (or a clock is wrong)",
+    Code.CERTIFICATE_REVOKED: "the certificate is on the CA's revocation list",
+    Code.WRONG_ROLE: "the certificate was issued for another role",
+    Code.WRONG_FEDERATION: "the certificate belongs to another federation",
+    Code.UNKNOWN_MEMBER: "the certificate is good, but its name is not on the list of members",
+    Code.NAME_IN_USE: "another live process takes part under this name",
+    Code.WRONG_VERSION: "the two sides share no version of the wire protocol",
+    Code.WRONG_PLAN: "the two sides hold different plans",
+    Code.NOT_ASKED: "no open request asks this member for this",
+    Code.LATE: "the round had closed",
+    Code.DUPLICATE: "this member's update is already in the round",
+    Code.MALFORMED: "the message or file does not parse",
+    Code.WRONG_TENSORS: "tensor names, shapes or dtypes differ from the model's",
+    Code.NOT_FINITE: "a value is NaN or infinite",
+    Code.OUT_OF_RANGE: "a value exceeds the plan's fold.limit",
+    Code.BAD_WEIGHT: "the weight is not in 1..fold.max_weight",
+    Code.TOO_LARGE: "more bytes than the round's model allows",
+    Code.TOO_SLOW: "the sender made no progress for too long",
+    Code.OVER_QUOTA: "more calls or bytes than one member may use",
+    Code.WRONG_OFFSET: "a chunk does not continue where the transfer stands",
+    Code.WRONG_DIGEST: "the bytes do not have the SHA-256 that was promised",
+    Code.NOT_FOUND: "no such object is offered",
+    Code.TASK_FAILED: "the member's own code failed; its message follows",
+    Code.TOKEN_UNKNOWN: "the join token is not one of this CA's",
+    Code.TOKEN_USED: "the join token was used before",
+    Code.TOKEN_EXPIRED: "the join token has expired",
+}
+"""One sentence for each code; the reference page of the docs is checked against it."""
+
+
+class FedclaveError(Exception):
+    """Anything that fedclave reports. ``exit_code`` is the process's."""
+
+    exit_code: ClassVar[int] = 70
+
+
+class UserError(FedclaveError):
+    """The caller's own mistake: fix it and run again."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One mistake in a file: ``file:line path: reason. remedy``."""
+
+    file: str
+    line: int
+    path: str
+    reason: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" + (f" {self.path}" if self.path else "")
+        return f"{where}: {self.reason}." + (f" {self.remedy}" if self.remedy else "")
+
+
+class PlanError(UserError):
+    """The plan has mistakes; ``problems`` lists every one of them in file order."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class PeerError(FedclaveError):
+    """The other side did something that it must not."""
+
+    exit_code = 3
+
+
+class Refused(PeerError):
+    """One side refused the other, for a reason with a stable code. Not worth retrying as it is.
+
+    >>> str(Refused(Code.LATE, "round 3 closed before alice's update came"))
+    'late: round 3 closed before alice\\'s update came'
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        self.code = code
+        self.message = message
+        super().__init__(f"{code}: {message}")
+
+
+class Unavailable(FedclaveError):
+    """Something that may come back: a peer, the network, disk space. Trying again can help."""
+
+    exit_code = 4
+
+
+class Bug(FedclaveError):
+    """An invariant of fedclave itself does not hold. Please report it."""

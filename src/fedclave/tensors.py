@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Named tensors and their one format: the safetensors layout, on disk, on the wire and in digests.
+
+    8 bytes little-endian header length | JSON header, space-padded to 8 | the data, contiguous
+
+``encode`` is canonical: tensors are ordered by item size (largest first, so that all stay aligned),
+then by name, and the header has one spelling. Equal tensors therefore have equal bytes and one
+SHA-256. The reader is strict (every byte accounted for, no duplicate key) and sizes nothing from a
+claim: it slices what is there. Readers of safetensors elsewhere read what is written here.
+
+NumPy has no bfloat16. Here it is ``BFLOAT16``, a one-field structured dtype over uint16: NumPy
+carries it faithfully and refuses arithmetic on it; ``widen`` and ``narrow`` convert.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedclave.errors import Code, Refused
+
+Array = NDArray[Any]
+Tensors = Mapping[str, Array]
+
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": BFLOAT16,
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+"""The dtypes that a model may have, by their safetensors names."""
+
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+MAX_HEADER = 16 * 2**20  # bytes
+BLOCK = 2**20  # bytes written or hashed at a time
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where one tensor lies: ``start`` and ``end`` count from the first byte of the data."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names, dtypes and shapes of a set of tensors, in the order of their bytes."""
+
+    entries: tuple[Entry, ...]
+
+    @cached_property
+    def header(self) -> bytes:
+        """The canonical length and header; with the data it makes the file."""
+        fields = {
+            e.name: {"dtype": e.dtype, "shape": list(e.shape), "data_offsets": [e.start, e.end]}
+            for e in self.entries
+        }
+        text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)
+        return len(text).to_bytes(8, "little") + text
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole: header and data."""
+        return len(self.header) + (self.entries[-1].end if self.entries else 0)
+
+
+def layout(shapes: Mapping[str, tuple[str, tuple[int, ...]]]) -> Layout:
+    """The canonical layout of tensors given as name -> (dtype code, shape)."""
+    order = sorted(shapes, key=lambda name: (-DTYPES[shapes[name][0]].itemsize, name))
+    entries, at = [], 0
+    for name in order:
+        code, shape = shapes[name]
+        end = at + prod(shape) * DTYPES[code].itemsize
+        entries.append(Entry(name, code, tuple(shape), at, end))
+        at = end
+    return Layout(tuple(entries))
+
+
+def layout_of(tensors: Tensors) -> Layout:
+    """The canonical layout of these tensors. Raises ``TypeError`` for a dtype not in ``DTYPES``."""
+    return layout({name: (_code(name, a), a.shape) for name, a in tensors.items()})
+
+
+def parse_layout(head: bytes | memoryview, total: int) -> Layout:
+    """Read the layout from the first bytes of a file of ``total`` bytes.
+
+    ``head`` must hold the whole header. Raises ``Refused(MALFORMED)`` unless the tensors cover the
+    data exactly, in order, each with a known dtype and a shape that matches its length.
+    """
+    length = int.from_bytes(head[:8], "little")
+    if len(head) < 8 or length > min(MAX_HEADER, total - 8) or length > len(head) - 8:
+        raise _malformed("the header's length does not fit the file")
+    try:
+        fields = json.loads(bytes(head[8 : 8 + length]), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(f"header: {error}") from error
+    if not isinstance(fields, dict):
+        raise _malformed("the header is not an object")
+    fields.pop("__metadata__", None)
+    entries = sorted((_entry(n, f) for n, f in fields.items()), key=lambda e: (e.start, e.end))
+    at = 0
+    for entry in entries:
+        if entry.start != at:
+            raise _malformed(f"{entry.name!r} does not begin where the tensor before it ends")
+        at = entry.end
+    if 8 + length + at != total:
+        raise _malformed(f"{total} bytes, but the header describes {8 + length + at}")
+    return Layout(tuple(entries))
+
+
+def views(data: bytes | memoryview, of: Layout | None = None) -> dict[str, Array]:
+    """Read-only arrays over the bytes of a whole file, without a copy."""
+    view = memoryview(data).toreadonly()
+    of = of or parse_layout(view, len(view))
+    base = 8 + int.from_bytes(view[:8], "little")
+    return {e.name: _array(view[base + e.start : base + e.end], e) for e in of.entries}
+
+
+def pieces(tensors: Tensors) -> Iterator[memoryview]:
+    """The canonical bytes, a piece at a time, without a copy of the whole."""
+    order = layout_of(tensors)
+    yield memoryview(order.header)
+    for entry in order.entries:
+        flat = np.ascontiguousarray(tensors[entry.name], dtype=DTYPES[entry.dtype])
+        raw = flat.reshape(-1).view(np.uint8).data
+        for at in range(0, len(raw), BLOCK):
+            yield raw[at : at + BLOCK]
+
+
+def encode(tensors: Tensors) -> bytes:
+    """The canonical bytes of these tensors."""
+    return b"".join(pieces(tensors))
+
+
+def digest(tensors: Tensors) -> str:
+    """SHA-256 (hex) of the canonical bytes."""
+    sha = hashlib.sha256()
+    for piece in pieces(tensors):
+        sha.update(piece)
+    return sha.hexdigest()
+
+
+def write(path: Path, tensors: Tensors, before_rename: Callable[[], None] = lambda: None) -> str:
+    """Write a file atomically and durably; returns its SHA-256 (hex).
+
+    Temporary file, fsync, rename, fsync of the folder: after a crash there is the old file or the
+    new one. ``OSError`` passes through, with the temporary file removed.
+    """
+    sha = hashlib.sha256()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            for piece in pieces(tensors):
+                sha.update(piece)
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        before_rename()
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+    return sha.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in a folder durable (fsync(2) of the directory)."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Stored(Mapping[str, Array]):
+    """The tensors of a file, each read when it is asked for: memory holds what is in use only."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        total = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(8)
+            length = int.from_bytes(head, "little")
+            if length > min(MAX_HEADER, total):
+                raise _malformed(f"{path.name}: the header's length does not fit the file")
+            self.layout = parse_layout(head + file.read(length), total)
+        self.size = total
+        self._base = 8 + length
+        self._entries = {entry.name: entry for entry in self.layout.entries}
+
+    def __getitem__(self, name: str) -> Array:
+        entry = self._entries[name]
+        array = np.empty(entry.shape, DTYPES[entry.dtype])
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(self._base + entry.start)
+            raw, at = array.reshape(-1).view(np.uint8).data, 0
+            while at < len(raw):
+                got = file.readinto(raw[at:])
+                if not got:
+                    raise _malformed(f"{self.path.name} became shorter while it was read")
+                at += got
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def widen(array: Array) -> Array:
+    """bfloat16 to float32, exactly.
+
+    >>> widen(narrow(np.float32([1.0, 1.00390625]))).tolist()
+    [1.0, 1.0]
+    """
+    bits = np.ascontiguousarray(array).view("<u2").reshape(array.shape)
+    return (bits.astype("<u4") << np.uint32(16)).view("<f4")
+
+
+def narrow(array: Array) -> Array:
+    """float32 to bfloat16, to nearest with ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(array, "<f4").view("<u4")
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
+    return np.where(np.isnan(array), quiet, rounded).astype("<u2").view(BFLOAT16)
+
+
+def _code(name: str, array: Array) -> str:
+    code = _CODES.get(array.dtype.newbyteorder("<") if array.dtype.names is None else array.dtype)
+    if code is None:
+        raise TypeError(f"tensor {name!r}: dtype {array.dtype} is not one of {', '.join(DTYPES)}")
+    if name == "__metadata__":
+        raise TypeError("a tensor cannot be called '__metadata__': safetensors reserves the name")
+    return code
+
+
+def _array(raw: memoryview, entry: Entry) -> Array:
+    return np.frombuffer(raw, DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+def _entry(name: str, field: object) -> Entry:
+    if not isinstance(field, dict) or set(field) != {"dtype", "shape", "data_offsets"}:
+        raise _malformed(f"{name!r} must have dtype, shape and data_offsets")
+    code, shape, offsets = field["dtype"], field["shape"], field["data_offsets"]
+    if code not in DTYPES:
+        raise _malformed(f"{name!r}: dtype {code!r} is not allowed")
+    if not (_sizes(shape) and _sizes(offsets) and len(offsets) == 2):
+        raise _malformed(f"{name!r}: shape and data_offsets must be lists of sizes")
+    entry = Entry(name, code, tuple(shape), offsets[0], offsets[1])
+    if entry.end - entry.start != entry.count * DTYPES[code].itemsize:
+        raise _malformed(f"{name!r}: {entry.end - entry.start} bytes do not hold {code}{shape}")
+    return entry
+
+
+def _sizes(value: object) -> bool:
+    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("duplicate key")
+    return fields
+
+
+def _malformed(reason: str) -> Refused:
+    return Refused(Code.MALFORMED, f"safetensors: {reason}")
