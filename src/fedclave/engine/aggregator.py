@@ -1,0 +1,330 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The aggregator of one run: rounds until the plan is done, each journalled, resumed where it was.
+
+A round: open -> requests out -> answers judged as they come (member, weight, tensors, values), and
+folded -> step -> checkpoint -> record. After the last round the members measure the final model.
+The outcome depends on the plan, the initial model, and who took part; not on order or timing.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from fedclave.algorithms.assignment import Assignment, Rule
+from fedclave.algorithms.core import Algorithm
+from fedclave.algorithms.folds import Range, check_values, check_weight, delta_layout
+from fedclave.engine import metrics
+from fedclave.engine.events import Events
+from fedclave.engine.ports import Traffic, Transport
+from fedclave.engine.round import Outcome, Round
+from fedclave.engine.spool import Body
+from fedclave.engine.store import Best, State, Store
+from fedclave.errors import Code, Refused, Unavailable
+from fedclave.messages import Measurement, Reply, Request
+from fedclave.plan import Plan
+from fedclave.tensors import Layout, Tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What a run does, made from the plan and the workspace's code."""
+
+    plan: Plan
+    algorithm: Algorithm
+    bounds: Range
+    assign: Rule
+    members: Callable[[], Sequence[str]]
+
+
+@dataclass
+class _Progress:
+    """A round while it runs. Only the event loop's thread touches it."""
+
+    round: Round
+    layout: Layout
+    fold: Any
+    begun: float
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    measured: dict[str, tuple[Measurement, ...]] = field(default_factory=dict)
+    judging: set[str] = field(default_factory=set)
+
+
+class Aggregator:
+    """Runs a plan over a transport, from the store's last whole round."""
+
+    def __init__(self, rules: Rules, store: Store, transport: Transport, events: Events) -> None:
+        self._rules = rules
+        self._plan = rules.plan
+        self._store = store
+        self._transport = transport
+        self._events = events
+        self._folding = asyncio.Lock()
+        self._counted = Traffic()
+
+    async def run(self) -> State:
+        """Do the rounds that are left. Raises ``Unavailable`` when a round has no quorum."""
+        begun = monotonic()
+        state = self._store.latest()
+        if state is None:
+            raise Unavailable("there is no initial model. Run 'fx plan initialize'")
+        self._events.emit(
+            "run_started",
+            plan=self._plan.digest,
+            name=self._plan.name,
+            round=state.round,
+            rounds=self._plan.rounds,
+            model=state.model,
+            size=state.params.size,
+            resumed=state.round > 0,
+        )
+        try:
+            while state.round < self._plan.rounds:
+                state = await self._one_round(state)
+            if state.round == self._plan.rounds and metrics.measures_global(self._plan):
+                state = await self._closing_evaluation(state)
+        except Unavailable as error:
+            self._events.emit("run_stopped", round=state.round + 1, message=str(error))
+            raise
+        self._finished(state, monotonic() - begun)
+        return state
+
+    async def _one_round(self, state: State) -> State:
+        assignment = self._assignment(state.round + 1)
+        progress = await self._collect(state, assignment, self._needed(assignment))
+        params: Tensors = state.params
+        algorithm = state.algorithm
+        if progress.fold is not None and progress.fold.count:
+            aggregate = self._rules.algorithm.fold.done(progress.fold)
+            step = self._rules.algorithm.step
+            params, algorithm = await asyncio.to_thread(step, params, algorithm, aggregate)
+        return await self._close(state, progress, params, algorithm)
+
+    async def _closing_evaluation(self, state: State) -> State:
+        """Measure the final model; a member that does not answer costs its figure, not the run."""
+        asked = {
+            member: tuple(step for step in steps if step.endswith("/global"))
+            for member, steps in self._assignment(state.round + 1).items()
+        }
+        asked = {member: steps for member, steps in asked.items() if steps}
+        progress = await self._collect(state, asked, needed=0)
+        return await self._close(state, progress, state.params, state.algorithm)
+
+    def _assignment(self, number: int) -> Assignment:
+        """Member -> steps. What an interrupted process opened the round with stays as it was."""
+        journalled = self._store.opened(number)
+        if journalled is not None:
+            return journalled
+        members = sorted(self._rules.members())
+        if len(members) > self._plan.fold.max_members:
+            raise Unavailable(
+                f"{len(members)} members, but fold.max_members is {self._plan.fold.max_members}."
+                " Raise it in the plan: it is part of what all agreed on"
+            )
+        tasks = self._rules.assign(number, members)
+        return {m: metrics.steps(self._plan, given) for m, given in tasks.items()}
+
+    def _needed(self, assignment: Assignment) -> int:
+        needed = self._plan.quorum.needed(len(assignment))
+        if needed > len(assignment):
+            raise Unavailable(
+                f"the quorum is {needed}, but only {len(assignment)} members are asked. Add parties"
+                " with 'fx invite' or 'fx collaborator certify', or lower quorum.minimum"
+            )
+        return needed
+
+    async def _collect(self, state: State, assignment: Assignment, needed: int) -> _Progress:
+        """Open the next round, ask everybody, return when it has closed."""
+        number, deadline_s = state.round + 1, self._plan.quorum.deadline_s
+        await self._transport.present(min(max(needed, 1), len(assignment)))
+        self._store.open(number, assignment)
+        self._events.emit(
+            "round_opened",
+            round=number,
+            asked={member: list(steps) for member, steps in assignment.items()},
+            needed=needed,
+            deadline_s=deadline_s,
+            model=state.model,
+        )
+        begun = monotonic()
+        trained = any(metrics.trains(s) for steps in assignment.values() for s in steps)
+        layout = delta_layout(state.params.layout)
+        progress = _Progress(
+            round=Round.open(number, assignment, needed, begun + deadline_s),
+            layout=layout,
+            fold=self._rules.algorithm.fold.zero(layout) if trained else None,
+            begun=begun,
+        )
+        asks = [
+            asyncio.create_task(self._ask(progress, self._request(state, member, steps)))
+            for member, steps in assignment.items()
+        ]
+        for ask in asks:
+            ask.add_done_callback(lambda _: progress.changed.set())
+        try:
+            await _until_over(progress, asks)
+        finally:
+            for ask in asks:
+                ask.cancel()
+            await asyncio.gather(*asks, return_exceptions=True)
+        _require_quorum(progress.round)
+        return progress
+
+    def _request(self, state: State, member: str, steps: Sequence[str]) -> Request:
+        return Request(
+            plan=self._plan.digest,
+            round=state.round + 1,
+            member=member,
+            tasks=tuple(steps),
+            params=state.model,
+            size=state.params.size,
+        )
+
+    async def _ask(self, progress: _Progress, request: Request) -> None:
+        async def accept(reply: Reply, body: Body | None) -> None:
+            try:
+                await self._judge(progress, request, reply, body)
+            except Refused as refused:
+                self._refused(progress, request.member, refused)
+                raise
+            finally:
+                if body is not None:
+                    body.discard()
+
+        try:
+            await self._transport.ask(request, progress.layout, accept)
+        except Refused as refused:
+            if request.member in progress.round.missing:  # else recorded in accept
+                self._refused(progress, request.member, refused)
+
+    async def _judge(
+        self, progress: _Progress, request: Request, reply: Reply, body: Body | None
+    ) -> None:
+        """1 asked, once, in time; 2 its own failure; 3 metrics and weight; 4 tensors; 5 fold."""
+        member, arrived = request.member, monotonic()
+        accepted = progress.round.accept(member, arrived)  # 1
+        if member in progress.judging:
+            raise Refused(Code.DUPLICATE, f"{member}'s answer is being judged already")
+        if reply.failure is not None:  # 2
+            raise Refused(reply.failure.code, reply.failure.message)
+        progress.judging.add(member)
+        try:
+            metrics.check(reply.measurements, request.tasks)  # 3
+            if any(metrics.trains(step) for step in request.tasks):
+                if reply.packet is None or body is None:
+                    raise Refused(Code.MALFORMED, "an answer without an update to a training task")
+                check_weight(reply.packet.weight, self._rules.bounds)
+                if body.layout != progress.layout:  # 4
+                    raise Refused(Code.WRONG_TENSORS, "names, dtypes or shapes are not the model's")
+                await self._fold(progress, body, reply.packet.weight)  # 5
+            accepted = progress.round.accept(member, arrived)
+        finally:
+            progress.judging.discard(member)
+        progress.round = accepted
+        progress.measured[member] = reply.measurements
+        self._events.emit(
+            "update_accepted",
+            round=request.round,
+            member=member,
+            weight=reply.packet.weight if reply.packet else 0,
+            bytes=reply.packet.size if reply.packet else 0,
+            metrics=metrics.flat(reply.measurements),
+        )
+        progress.changed.set()
+
+    async def _fold(self, progress: _Progress, body: Body, weight: int) -> None:
+        async with self._folding:
+            await asyncio.to_thread(check_values, body.blocks(), self._rules.bounds)
+            add = self._rules.algorithm.fold.add
+            progress.fold = await asyncio.to_thread(add, progress.fold, body.blocks(), weight)
+
+    def _refused(self, progress: _Progress, member: str, refused: Refused) -> None:
+        self._events.emit(
+            "update_refused",
+            round=progress.round.number,
+            member=member,
+            code=str(refused.code),
+            message=refused.message,
+        )
+        if refused.code not in (Code.LATE, Code.DUPLICATE):
+            progress.round = progress.round.fail(member, refused.code, monotonic())
+        progress.changed.set()
+
+    async def _close(
+        self, state: State, progress: _Progress, params: Tensors, algorithm: Tensors
+    ) -> State:
+        end, mean = progress.round, metrics.mean(progress.measured)
+        traffic = self._transport.traffic
+        record: dict[str, Any] = {
+            "round": end.number,
+            "accepted": sorted(end.accepted),
+            "failed": {member: str(code) for member, code in end.failed.items()},
+            "missing": list(end.missing),
+            "metrics": mean,
+            "bytes": {
+                "up": traffic.up - self._counted.up,
+                "down": traffic.down - self._counted.down,
+            },
+        }
+        self._counted = Traffic(up=traffic.up, down=traffic.down)
+        self._consider_best(state, mean)
+        new = await asyncio.to_thread(self._store.put, end.number, params, algorithm, record)
+        seconds = round(monotonic() - progress.begun, 4)
+        self._events.emit("round_closed", **record, seconds=seconds, model=new.model)
+        return new
+
+    def _consider_best(self, measured: State, mean: dict[str, float]) -> None:
+        """A round measures the model that it began with: that one may be the best."""
+        wanted = self._plan.best
+        value = mean.get(wanted.metric)
+        best = self._store.best()
+        if value is None:
+            return
+        if best is not None:
+            gain = value - best.value if wanted.direction == "max" else best.value - value
+            if gain <= 0:
+                return
+        self._store.set_best(Best(measured.round, measured.model, value))
+        self._events.emit(
+            "best_model",
+            round=measured.round,
+            metric=wanted.metric,
+            value=value,
+            model=measured.model,
+        )
+
+    def _finished(self, state: State, seconds: float) -> None:
+        best, traffic = self._store.best(), self._transport.traffic
+        self._events.emit(
+            "run_finished",
+            rounds=self._plan.rounds,
+            model=state.model,
+            path=str(state.params.path),
+            best=best.model if best else state.model,
+            bytes={"up": traffic.up, "down": traffic.down},
+            seconds=round(seconds, 4),
+        )
+
+
+async def _until_over(progress: _Progress, asks: Sequence["asyncio.Task[None]"]) -> None:
+    while progress.judging or progress.round.outcome(monotonic()) is None:
+        for ask in asks:
+            if ask.done() and not ask.cancelled():
+                ask.result()  # a failing disk or a bug of ours is not a member's to answer for
+        progress.changed.clear()
+        left = progress.round.deadline - monotonic()
+        try:
+            await asyncio.wait_for(progress.changed.wait(), left if left > 0 else None)
+        except TimeoutError:
+            continue
+
+
+def _require_quorum(end: Round) -> None:
+    if end.outcome(monotonic()) is Outcome.FAILED:
+        failed = ", ".join(f"{member} ({code})" for member, code in end.failed.items())
+        raise Unavailable(
+            f"round {end.number} has {len(end.accepted)} of the {end.needed} answers that it"
+            f" needs. Failed: {failed or 'none'}. Silent: {', '.join(end.missing) or 'none'}."
+            f" Start again when they are back: the run goes on with round {end.number}"
+        )

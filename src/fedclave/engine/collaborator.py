@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A collaborator: does what a request asks on its own data, and remembers what it answered.
+
+Every answer is journalled with the update's file before it leaves, so that a request that comes
+again (after a reconnect, a crash here, a crash there) is answered with the same bytes, and training
+is done once. What a learner keeps between rounds is stored with it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+from fedclave.algorithms.core import Algorithm
+from fedclave.algorithms.folds import Range, blocks_of, check_values, check_weight, delta_layout
+from fedclave.algorithms.servers import difference
+from fedclave.engine import threads
+from fedclave.engine.metrics import check, trains
+from fedclave.engine.notebook import Notebook
+from fedclave.engine.ports import Fetch
+from fedclave.errors import Code, Refused, Unavailable, UserError
+from fedclave.learners.base import Learner, Remembering, checked
+from fedclave.messages import (
+    Failure,
+    Fit,
+    Measurement,
+    Packet,
+    Reply,
+    Request,
+    Task,
+    Update,
+)
+from fedclave.plan import Plan
+from fedclave.tensors import Layout, Stored, Tensors
+
+Started = Callable[[Request, str], None]
+"""Called with each step of a request as it starts, in the thread that works on it."""
+
+
+class Collaborator:
+    """One member's side of a run. ``answer`` may be called again and again with one request."""
+
+    def __init__(
+        self, plan: Plan, learner: Learner, algorithm: Algorithm, bounds: Range, notebook: Notebook
+    ) -> None:
+        self._plan = plan
+        self._learner = learner
+        self._algorithm = algorithm
+        self._bounds = bounds
+        self._notebook = notebook
+        self._job: tuple[str, asyncio.Future[Reply]] | None = None
+
+    async def answer(
+        self, request: Request, fetch: Fetch, started: Started = lambda request, step: None
+    ) -> tuple[Reply, Path | None]:
+        """The reply to a request, and the file of its packet.
+
+        Failures of the member's own code or data come back as a reply with ``failure``; they are
+        not journalled, so the same request tries again. Cancelling gives up the waiting, not the
+        work: a request that comes again after a lost connection joins what is still running.
+        """
+        if request.plan != self._plan.digest:
+            raise Refused(Code.WRONG_PLAN, _OTHER_PLAN)
+        while self._job is not None and self._job[0] != request.id:
+            await asyncio.wait({self._job[1]})  # one learner, one piece of work at a time
+            self._job = None
+        if self._job is None:
+            if (known := self._notebook.answered(request.id)) is not None:
+                return known, self._notebook.packet_path(known)
+            model = self._notebook.model_path(request.params)
+            if not model.is_file():
+                await fetch(request.params, request.size, model)
+        if self._job is None:
+            working = threads.run(self._attempt, request, model, started)
+            self._job = (request.id, working)
+        job = self._job
+        try:
+            reply = await asyncio.shield(job[1])
+        finally:
+            if self._job is job and job[1].done():
+                self._job = None
+        return reply, self._notebook.packet_path(reply)
+
+    def _attempt(self, request: Request, model: Path, started: Started) -> Reply:
+        try:
+            update, memory = self._work(request, Stored(model), started)
+        except Refused as refused:
+            return _failed(request, refused.code, refused.message)
+        except UserError as error:
+            return _failed(request, Code.TASK_FAILED, str(error))
+        return self._keep(request, update, memory)
+
+    def _work(
+        self, request: Request, params: Stored, started: Started
+    ) -> tuple[Update, Tensors | None]:
+        """Run the steps in order; the update is what training changed."""
+        if isinstance(self._learner, Remembering):
+            self._learner.remember(self._notebook.memory(request.round) or {})
+        received = dict(params)
+        current: Tensors = received
+        pull = self._algorithm.begin(received)
+        weight, measured = 0, []
+        for step in request.tasks:
+            started(request, step)
+            at = current if trains(step) or step.endswith("/local") else received
+            fit = checked(self._run(self._task(request, step), at, pull), received)
+            if trains(step):
+                if fit.params is None:
+                    raise Refused(Code.TASK_FAILED, f"task {step!r} trains, but gave no params")
+                check_weight(fit.examples, self._bounds)
+                current, weight = fit.params, fit.examples
+            measured.append(
+                Measurement(series=step, examples=fit.examples, values=dict(fit.metrics))
+            )
+        check(measured, request.tasks)
+        delta = _delta(current, received, delta_layout(params.layout)) if weight else {}
+        check_values(blocks_of(delta), self._bounds)
+        memory = self._learner.memory() if isinstance(self._learner, Remembering) else None
+        return Update(delta=delta, weight=weight, measurements=tuple(measured)), memory
+
+    def _task(self, request: Request, step: str) -> Task:
+        name, _, on = step.partition("/")
+        part = self._plan.tasks.get(name)
+        if part is None:
+            raise Refused(Code.NOT_ASKED, f"the plan has no task {name!r}")
+        return Task(
+            name=name,
+            run=part.run,
+            on=on or None,  # type: ignore[arg-type]
+            round=request.round,
+            seed=request.seed(self._plan.seed, step),
+            settings=part.settings,
+        )
+
+    def _run(self, task: Task, params: Tensors, pull: object) -> Fit:
+        try:
+            return self._learner.run(task, params, pull)  # type: ignore[arg-type]
+        except (Refused, UserError, Unavailable):
+            raise
+        except Exception as error:  # the learner is the user's code: whatever it raises is reported
+            self._notebook.report(task, error)
+            raise UserError(
+                f"task {task.name!r} raised {type(error).__name__}: {error}"
+                f" (traceback in {self._notebook.failures})"
+            ) from error
+
+    def _keep(self, request: Request, update: Update, memory: Tensors | None) -> Reply:
+        packet = None
+        if update.weight:
+            digest, size = self._notebook.write_packet(update.delta)
+            packet = Packet(digest=digest, size=size, weight=update.weight)
+        reply = Reply(request=request.id, packet=packet, measurements=update.measurements)
+        self._notebook.keep(request, reply, memory)
+        return reply
+
+
+_OTHER_PLAN = (
+    "the aggregator follows another plan. Compare 'fx plan show' on both sides and import the"
+    " workspace that all agreed on"
+)
+
+
+def _failed(request: Request, code: Code, message: str) -> Reply:
+    return Reply(request=request.id, failure=Failure(code=code, message=message))
+
+
+def _delta(new: Tensors, old: Tensors, to: Layout) -> Tensors:
+    return {e.name: difference(new[e.name], old[e.name]) for e in to.entries}

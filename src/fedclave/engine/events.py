@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened, as append-only JSON lines: the one record that views, plots and reports read.
+
+Each line is an object with ``v`` (schema version), ``time`` (ISO 8601, UTC), ``event`` and the
+fields that ``FIELDS`` lists for it. Fields are added in later versions, never changed.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fedclave.errors import Bug
+
+SCHEMA = 1
+Event = dict[str, Any]
+
+FIELDS: dict[str, dict[str, str]] = {
+    "run_started": {
+        "plan": "digest of the plan",
+        "name": "name of the federation",
+        "round": "last finished round; 0 for a new run",
+        "rounds": "rounds in the plan",
+        "model": "digest of the global model",
+        "size": "bytes of the global model",
+        "resumed": "whether an earlier run goes on",
+    },
+    "member_joined": {"member": "name", "address": "where it connected from"},
+    "member_left": {"member": "name", "reason": "why its connection ended"},
+    "peer_refused": {
+        "peer": "name or address",
+        "code": "error code",
+        "message": "what was wrong",
+    },
+    "round_opened": {
+        "round": "number",
+        "asked": "member -> its tasks",
+        "needed": "answers for a quorum",
+        "deadline_s": "seconds until it may close without all",
+        "model": "digest of the model that is sent out",
+    },
+    "task_started": {"round": "number", "member": "name", "task": "series, such as train"},
+    "update_accepted": {
+        "round": "number",
+        "member": "name",
+        "weight": "examples; 0 for an evaluation",
+        "bytes": "size of the update",
+        "metrics": "series/metric -> value at this member",
+    },
+    "update_refused": {
+        "round": "number",
+        "member": "name",
+        "code": "error code",
+        "message": "what was wrong",
+    },
+    "round_closed": {
+        "round": "number",
+        "accepted": "members in the aggregate",
+        "failed": "member -> error code",
+        "missing": "members that did not answer in time",
+        "metrics": "series/metric -> mean weighted by examples",
+        "bytes": "{up, down}: model bytes of this round",
+        "seconds": "wall time of the round",
+        "model": "digest of the new global model",
+    },
+    "best_model": {"round": "number", "metric": "name", "value": "number", "model": "digest"},
+    "run_finished": {
+        "rounds": "rounds done",
+        "model": "digest of the final model",
+        "path": "file of the final model",
+        "best": "digest of the best model",
+        "bytes": "{up, down} of this process",
+        "seconds": "wall time of this process",
+    },
+    "run_stopped": {"round": "round that did not finish", "message": "why, and what to do"},
+}
+"""Event -> its fields and what they mean; the reference page of the docs is checked against it."""
+
+
+class Events:
+    """A sink for events: a file (flushed at each line), and listeners in this process."""
+
+    def __init__(
+        self, path: Path | None, now: Callable[[], datetime], *listeners: Callable[[Event], None]
+    ) -> None:
+        self._now = now
+        self._listeners = listeners
+        self._lock = threading.Lock()
+        self._file = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Record one event. Its fields must be exactly those of ``FIELDS``."""
+        if fields.keys() != FIELDS.get(event, {}).keys():
+            raise Bug(f"event {event!r} with fields {sorted(fields)}")
+        line = {"v": SCHEMA, "time": self._now().isoformat(), "event": event, **fields}
+        with self._lock:
+            if self._file is not None:
+                self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                self._file.flush()
+            for listener in self._listeners:
+                listener(line)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def read(path: Path) -> Iterator[Event]:
+    """The events of a file; a last line that a crash cut short is left out."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)

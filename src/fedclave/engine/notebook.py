@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A collaborator's memory on disk: its last answers, their updates, and what its learner keeps."""
+
+import json
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fedclave.engine.store import lock, open_database, writing
+from fedclave.errors import Unavailable
+from fedclave.messages import Measurement, Packet, Reply, Request, Task
+from fedclave.tensors import Stored, Tensors, write_content
+
+_SCHEMA = """
+create table if not exists answers (
+  round integer primary key, request text not null, reply text not null, memory text);
+"""
+
+
+class Notebook:
+    """One member's folder for one plan. Keeps the last two rounds."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = lock(folder / "collaborator.lock")
+        self._database = open_database(folder / "collaborator.db", _SCHEMA)
+
+    @property
+    def failures(self) -> Path:
+        """Where tracebacks of the member's own code go."""
+        return self._folder / "failures.log"
+
+    def answered(self, request: str) -> Reply | None:
+        """What was answered to this request, if its update is still there."""
+        query = "select reply from answers where request = ?"
+        row = self._database.execute(query, (request,)).fetchone()
+        if row is None:
+            return None
+        reply = _reply(json.loads(row[0]))
+        path = self.packet_path(reply)
+        return reply if path is None or path.is_file() else None
+
+    def memory(self, before: int) -> Tensors | None:
+        """What the learner kept after its latest round before this one."""
+        query = (
+            "select memory from answers where round < ? and memory is not null"
+            " order by round desc limit 1"
+        )
+        row = self._database.execute(query, (before,)).fetchone()
+        return None if row is None else Stored(self._content(row[0]))
+
+    def model_path(self, digest: str) -> Path:
+        """Where the global model with this digest lies, or would."""
+        return self._content(digest)
+
+    def packet_path(self, reply: Reply) -> Path | None:
+        """The file of a reply's update."""
+        return self._content(reply.packet.digest) if reply.packet else None
+
+    def write_packet(self, delta: Tensors) -> tuple[str, int]:
+        """Store an update durably; returns its digest and size."""
+        digest = self._write(delta)
+        return digest, self._content(digest).stat().st_size
+
+    def keep(self, request: Request, reply: Reply, memory: Tensors | None) -> None:
+        """Journal an answer, and drop files that only older rounds needed."""
+        digest = None if memory is None else self._write(memory)
+        with writing(self._database, self._folder) as rows:
+            rows.execute("delete from answers where round >= ?", (request.round,))
+            values = (request.round, request.id, json.dumps(asdict(reply)), digest)
+            rows.execute("insert into answers values (?, ?, ?, ?)", values)
+            rows.execute("delete from answers where round < ?", (request.round - 1,))
+        self._prune(request.params)
+
+    def report(self, task: Task, error: Exception) -> None:
+        """Append the traceback of the member's own code."""
+        with self.failures.open("a", encoding="utf-8") as file:
+            file.write(f"round {task.round}, task {task.name}\n")
+            file.write("".join(traceback.format_exception(error)) + "\n")
+
+    def close(self) -> None:
+        """Let another process have the folder."""
+        self._database.close()
+        self._lock.close()
+
+    def _prune(self, model: str) -> None:
+        kept: set[str | None] = {model}
+        for reply, memory in self._database.execute("select reply, memory from answers"):
+            kept.add(memory)
+            kept.add((json.loads(reply)["packet"] or {}).get("digest"))
+        for path in self._folder.glob("*.safetensors"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+
+    def _content(self, digest: str) -> Path:
+        return self._folder / f"{digest}.safetensors"
+
+    def _write(self, tensors: Tensors) -> str:
+        try:
+            return write_content(self._folder, tensors)
+        except OSError as error:
+            raise Unavailable(
+                f"{self._folder}: the update could not be stored ({error.strerror}). Free space,"
+                " then start again: the round is repeated"
+            ) from error
+
+
+def _reply(fields: dict[str, Any]) -> Reply:
+    packet = fields["packet"]
+    return Reply(
+        request=fields["request"],
+        packet=Packet(**packet) if packet else None,
+        measurements=tuple(Measurement(**m) for m in fields["measurements"]),
+    )

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The aggregator's memory on disk: a journal (SQLite, WAL) and checkpoints (safetensors files).
+
+Order of writes in a round, each durable before the next: the assignment when the round opens; the
+new model and algorithm state as files named by their digests; one journal row that names them. A
+crash between any two leaves the last whole round, from which the same run goes on. ``at`` is called
+with the name of each such point, so that a test can crash there.
+"""
+
+import fcntl
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from fedclave.errors import Refused, Unavailable, UserError
+from fedclave.tensors import Stored, Tensors, file_digest, write_content
+
+POINTS = ("opened", "model-written", "state-written", "recorded", "pruned")
+"""The journal's points, in the order in which a round passes them."""
+
+_SCHEMA = """
+create table if not exists run (plan text primary key);
+create table if not exists opened (round integer primary key, assignment text not null);
+create table if not exists rounds (
+  round integer primary key, model text not null, state text not null, record text not null);
+create table if not exists best (
+  one integer primary key check (one = 0), round integer, model text not null, value real not null
+);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """The global model after a round (0: the initial one), and the algorithm's own tensors."""
+
+    round: int
+    model: str  # digest of params
+    params: Stored
+    algorithm: Tensors
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best model so far, by the plan's metric."""
+
+    round: int
+    model: str
+    value: float
+
+
+class Store:
+    """One run's journal and checkpoints in a folder; keeps the last two and the best model."""
+
+    def __init__(
+        self, folder: Path, plan: str, at: Callable[[str], None] = lambda point: None
+    ) -> None:
+        self._folder = folder
+        self._at = at
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        self._lock = lock(folder / "federation.lock")
+        self._database = open_database(folder / "federation.db", _SCHEMA)
+        with self._writing() as rows:
+            rows.execute("insert or ignore into run values (?)", (plan,))
+        (found,) = self._database.execute("select plan from run").fetchone()
+        if found != plan:
+            self.close()
+            raise UserError(
+                f"{folder} holds the run of another plan ({found[:12]}, this one is {plan[:12]})."
+                f" Go on with that plan, or begin anew with 'fx plan initialize --force'"
+            )
+
+    def path(self, digest: str) -> Path:
+        """Where content with this digest lies, or would."""
+        return self._folder / "models" / f"{digest}.safetensors"
+
+    def begin(self, params: Tensors, algorithm: Tensors) -> State:
+        """Record the initial model as round 0; does nothing if that was done."""
+        if self._database.execute("select 1 from rounds where round = 0").fetchone() is None:
+            self._record(0, params, algorithm, {})
+        state = self.latest()
+        if state is None:
+            raise Unavailable(f"{self._folder}: the initial model was written but cannot be read")
+        return state
+
+    def latest(self) -> State | None:
+        """The last round whose files are whole; a damaged checkpoint costs one round."""
+        rows = self._database.execute("select round, model, state from rounds order by round desc")
+        damaged: list[int] = []
+        for number, model, state in rows.fetchall():
+            if self._whole(model) and self._whole(state):
+                if damaged:
+                    self._forget_after(number)
+                return State(
+                    round=number,
+                    model=model,
+                    params=Stored(self.path(model)),
+                    algorithm=Stored(self.path(state)),
+                )
+            damaged.append(number)
+        if damaged:
+            raise UserError(
+                f"{self._folder / 'models'}: the checkpoints of rounds {damaged} are missing or"
+                " damaged. Restore the folder from a copy, or begin anew with"
+                " 'fx plan initialize --force'"
+            )
+        return None
+
+    def opened(self, number: int) -> Mapping[str, tuple[str, ...]] | None:
+        """The assignment with which a round was opened before, if it was."""
+        query = "select assignment from opened where round = ?"
+        row = self._database.execute(query, (number,)).fetchone()
+        return None if row is None else {m: tuple(t) for m, t in json.loads(row[0]).items()}
+
+    def open(self, number: int, assignment: Mapping[str, tuple[str, ...]]) -> None:
+        """Journal that a round opens with this assignment."""
+        with self._writing() as rows:
+            text = json.dumps({m: list(t) for m, t in assignment.items()})
+            rows.execute("insert or replace into opened values (?, ?)", (number, text))
+        self._at("opened")
+
+    def put(
+        self, number: int, params: Tensors, algorithm: Tensors, record: Mapping[str, Any]
+    ) -> State:
+        """Make a round's outcome durable; afterwards ``latest`` is this."""
+        model, state = self._record(number, params, algorithm, record)
+        self._prune()
+        self._at("pruned")
+        return State(
+            round=number,
+            model=model,
+            params=Stored(self.path(model)),
+            algorithm=Stored(self.path(state)),
+        )
+
+    def records(self) -> list[dict[str, Any]]:
+        """What ``put`` was given for each round, in order."""
+        rows = self._database.execute("select record from rounds where round > 0 order by round")
+        return [json.loads(text) for (text,) in rows]
+
+    def best(self) -> Best | None:
+        """The best model so far."""
+        row = self._database.execute("select round, model, value from best").fetchone()
+        return None if row is None else Best(*row)
+
+    def set_best(self, best: Best) -> None:
+        """Keep this model as the best."""
+        with self._writing() as rows:
+            values = (best.round, best.model, best.value)
+            rows.execute("insert or replace into best values (0, ?, ?, ?)", values)
+
+    def close(self) -> None:
+        """Close the journal and let another process have it."""
+        self._database.close()
+        self._lock.close()
+
+    def _record(
+        self, number: int, params: Tensors, algorithm: Tensors, record: Mapping[str, Any]
+    ) -> tuple[str, str]:
+        model = self._write(params)
+        self._at("model-written")
+        state = self._write(algorithm)
+        self._at("state-written")
+        with self._writing() as rows:
+            values = (number, model, state, json.dumps(record))
+            rows.execute("insert or replace into rounds values (?, ?, ?, ?)", values)
+        self._at("recorded")
+        return model, state
+
+    def _write(self, tensors: Tensors) -> str:
+        models = self._folder / "models"
+        if isinstance(tensors, Stored) and tensors.path.parent == models:
+            return tensors.path.stem  # unchanged since it was read from here
+        try:
+            return write_content(models, tensors)
+        except OSError as error:
+            raise Unavailable(
+                f"{models}: the checkpoint could not be written ({error.strerror})."
+                " Free space or repair the disk, then start again: the run goes on from its last"
+                " whole round"
+            ) from error
+
+    def _whole(self, digest: str) -> bool:
+        path = self.path(digest)
+        try:
+            return path.is_file() and file_digest(path) == digest and len(Stored(path)) >= 0
+        except (OSError, Refused):
+            return False
+
+    def _forget_after(self, number: int) -> None:
+        with self._writing() as rows:
+            rows.execute("delete from rounds where round > ?", (number,))
+
+    def _prune(self) -> None:
+        """Remove files that neither the last two rounds nor the best model need."""
+        rows = self._database.execute(
+            "select model, state from rounds order by round desc limit 2"
+        ).fetchall()
+        kept = {digest for row in rows for digest in row}
+        if (best := self.best()) is not None:
+            kept.add(best.model)
+        for path in (self._folder / "models").glob("*.safetensors"):
+            if path.stem not in kept:
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with writing(self._database, self._folder) as rows:
+            yield rows
+
+
+def lock(path: Path) -> IO[bytes]:
+    """Hold a file's lock until it is closed or the process ends. Raises ``Unavailable`` if held."""
+    file = path.open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise Unavailable(f"{path.parent} is in use by another process. Stop it first") from error
+    return file
+
+
+def open_database(path: Path, schema: str) -> sqlite3.Connection:
+    """A journal that survives crashes: WAL, synchronous=FULL. A damaged one is a ``UserError``."""
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        database.execute("pragma journal_mode=wal")
+        database.execute("pragma synchronous=full")
+        (verdict,) = database.execute("pragma quick_check").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        database.executescript(schema)
+    except sqlite3.DatabaseError as error:
+        database.close()
+        if "locked" in str(error):
+            raise Unavailable(
+                f"{path} is in use by another process. Stop that one first"
+            ) from error
+        raise UserError(
+            f"{path} is damaged ({error}). Restore it from a copy, or move it away to begin anew"
+        ) from error
+    return database
+
+
+@contextmanager
+def writing(database: sqlite3.Connection, folder: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction; a full disk is ``Unavailable`` and leaves the journal as it was."""
+    try:
+        database.execute("begin immediate")
+        try:
+            yield database
+        except BaseException:
+            database.execute("rollback")
+            raise
+        database.execute("commit")
+    except sqlite3.OperationalError as error:
+        raise Unavailable(
+            f"{folder}: the journal could not be written ({error}). Free space or stop the process"
+            " that holds it, then start again"
+        ) from error
