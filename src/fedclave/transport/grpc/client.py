@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A collaborator's end of the wire: connects outwards, stays connected, resumes what broke off.
+
+What may come back (the network, the aggregator) is tried again with growing, jittered pauses, for
+as long as the plan's ``network.patience_s`` since the last contact. What was refused is not.
+"""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import grpc
+
+import fedclave
+from fedclave.engine.collaborator import Collaborator
+from fedclave.engine.ports import Traffic
+from fedclave.errors import Code, Refused, Unavailable
+from fedclave.messages import WIRE_VERSIONS, Packet, Reply, Request
+from fedclave.transport.grpc import frames
+from fedclave.transport.grpc.frames import CHUNK, SERVICE
+from fedclave.transport.grpc.proto import federation_pb2 as pb
+
+Connect = Callable[[], Awaitable[grpc.aio.Channel]]
+"""Opens a channel to the verified aggregator (``channel.open_channel`` with all it needs)."""
+
+Notice = Callable[[str, dict[str, Any]], None]
+"""Told what happens, for views: (event, fields)."""
+
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0
+STALL_S = 60.0
+
+
+class Client:
+    """Keeps one collaborator in a run until the run is over."""
+
+    def __init__(
+        self,
+        member: str,
+        plan: str,
+        address: str,
+        connect: Connect,
+        collaborator: Collaborator,
+        notice: Notice = lambda event, fields: None,
+    ) -> None:
+        self.traffic = Traffic()
+        self._member = member
+        self._plan = plan
+        self._address = address
+        self._connect = connect
+        self._collaborator = collaborator
+        self._notice = notice
+        self._instance = secrets.token_hex(8)
+        self._contact = monotonic()
+        self._stream: _Stream | None = None
+
+    def reconnect(self, reason: str) -> None:
+        """Open a new connection, as after a renewed certificate; work in progress goes on."""
+        if self._stream is not None:
+            self._stream.fail(Unavailable(reason))
+
+    async def run(self, patience_s: float) -> str:
+        """Take part; returns the digest of the final model.
+
+        Raises ``Refused`` at once, ``Unavailable`` after ``patience_s`` without contact.
+        """
+        self._contact, pause = monotonic(), FIRST_PAUSE_S
+        while True:
+            before = self._contact
+            try:
+                async with self._channel() as channel:
+                    return await self._work(channel)
+            except Unavailable as error:
+                if self._contact != before:
+                    pause = FIRST_PAUSE_S
+                waited = monotonic() - self._contact
+                if waited > patience_s:
+                    raise Unavailable(
+                        f"{error}. No contact for {waited:.0f} s (network.patience_s); start again"
+                        " when the aggregator is back: nothing is lost"
+                    ) from error
+                wait = pause * (0.5 + secrets.randbelow(1000) / 1000)
+                self._notice("waiting", {"reason": str(error), "seconds": round(wait, 1)})
+                await asyncio.sleep(min(wait, max(patience_s - waited, 0.05)))
+                pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    async def status(self) -> pb.StatusReply:
+        """Ask the aggregator how things stand (``fx collaborator ping``)."""
+        async with self._channel() as channel, self._told():
+            call = channel.unary_stream(
+                f"/{SERVICE}/Status",
+                request_serializer=pb.StatusRequest.SerializeToString,
+                response_deserializer=pb.StatusReply.FromString,
+            )(pb.StatusRequest(), timeout=10.0)
+            reply: pb.StatusReply
+            async for reply in call:
+                return reply
+        raise Unavailable(f"{self._address}: no answer to Status")
+
+    async def _work(self, channel: grpc.aio.Channel) -> str:
+        async with self._told():
+            call = channel.stream_stream(
+                f"/{SERVICE}/Work",
+                request_serializer=pb.Up.SerializeToString,
+                response_deserializer=pb.Down.FromString,
+            )()
+            hello = pb.Hello(
+                versions=WIRE_VERSIONS,
+                plan=self._plan,
+                instance=self._instance,
+                software=f"fedclave/{fedclave.__version__}",
+            )
+            await call.write(pb.Up(hello=hello))
+            self._stream = stream = _Stream(self, channel, call)
+            try:
+                return await stream.serve()
+            finally:
+                self._stream = None
+                await stream.close()
+
+    async def fetch(self, channel: grpc.aio.Channel, request: Request, path: Path) -> None:
+        """Get the model of a request; a part that came before is kept and continued."""
+        part = path.with_suffix(".part")
+        sha = hashlib.sha256()
+        with part.open("ab+", buffering=0) as file:
+            file.seek(0)
+            while piece := file.read(CHUNK):
+                sha.update(piece)
+            call = channel.unary_stream(
+                f"/{SERVICE}/Fetch", request_serializer=pb.FetchRequest.SerializeToString
+            )(pb.FetchRequest(digest=request.params, offset=file.tell()))
+            async with self._told():
+                while (chunk := await _within(call.read())) is not grpc.aio.EOF:
+                    file.write(chunk)
+                    sha.update(chunk)
+                    self.traffic.down += len(chunk)
+                    if file.tell() > request.size:
+                        call.cancel()
+                        break
+        if part.stat().st_size < request.size:
+            raise Unavailable(f"{self._address}: the model ended early; it will be resumed")
+        if sha.hexdigest() != request.params or part.stat().st_size != request.size:
+            part.unlink()
+            raise Refused(
+                Code.WRONG_DIGEST, "the model does not have the SHA-256 that was promised"
+            )
+        part.rename(path)
+
+    async def push(
+        self, channel: grpc.aio.Channel, request: str, packet: Packet, path: Path
+    ) -> None:
+        """Upload an update from where the aggregator has it."""
+        call = channel.stream_stream(
+            f"/{SERVICE}/Push", response_deserializer=pb.PushReply.FromString
+        )()
+        begin = pb.PushBegin(request=request, digest=packet.digest, size=packet.size)
+        commit = pb.PushCommit(digest=packet.digest, size=packet.size)
+        async with self._told():
+            await call.write(frames.BEGIN + begin.SerializeToString())
+            ready = await _within(call.read())
+            if ready is grpc.aio.EOF:
+                await _ended(call)
+            with path.open("rb", buffering=0) as file:
+                file.seek(ready.offset)
+                while chunk := file.read(CHUNK):
+                    await _within(call.write(frames.DATA + chunk))
+                    self.traffic.up += len(chunk)
+            await call.write(frames.COMMIT + commit.SerializeToString())
+            receipt = await _within(call.read())
+            if receipt is grpc.aio.EOF or not receipt.complete:
+                await _ended(call)
+            await call.done_writing()
+
+    @asynccontextmanager
+    async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
+        channel = await self._connect()
+        try:
+            yield channel
+        finally:
+            await channel.close()
+
+    @asynccontextmanager
+    async def _told(self) -> AsyncIterator[None]:
+        """Turn the errors of gRPC into ours."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            raise frames.error(error, self._address) from error
+        except asyncio.InvalidStateError as error:  # a write on a call that has ended
+            raise Unavailable(f"{self._address}: the call has ended") from error
+
+
+class _Stream:
+    """One Work stream: requests are worked on one after the other while the stream is read."""
+
+    def __init__(self, client: Client, channel: grpc.aio.Channel, call: Any) -> None:
+        self._client = client
+        self._channel = channel
+        self._call = call
+        self._current: tuple[str, asyncio.Task[None]] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._sending = asyncio.Lock()
+
+    async def serve(self) -> str:
+        """Read until the run is over; returns the final model's digest."""
+        while True:
+            reading = asyncio.ensure_future(self._call.read())
+            await asyncio.wait({reading, self._failed}, return_when=asyncio.FIRST_COMPLETED)
+            if self._failed.done():
+                reading.cancel()
+                self._failed.result()
+            down = reading.result()
+            if down is grpc.aio.EOF:
+                await _ended(self._call)
+            self._client._contact = monotonic()
+            if (final := await self._handle(down)) is not None:
+                return final
+
+    async def _handle(self, down: pb.Down) -> str | None:
+        kind = down.WhichOneof("body")
+        notice = self._client._notice
+        if kind == "welcome":
+            notice("welcome", {"federation": down.welcome.federation})
+        elif kind == "request":
+            self._start(frames.request_from_wire(down.request, self._client._member))
+        elif kind == "verdict":
+            notice("verdict", _verdict(down.verdict))
+        elif kind == "withdrawn":
+            notice("withdrawn", {})
+            if self._current is not None and self._current[0] == down.withdrawn.request:
+                self._current[1].cancel()
+        elif kind == "ping":
+            await self._send(pb.Up(pong=pb.Pong()))
+        elif kind == "done":
+            return frames.sha256(down.done.model)
+        return None
+
+    def _start(self, request: Request) -> None:
+        if self._current is not None:
+            if self._current[0] == request.id and not self._current[1].done():
+                return
+            self._current[1].cancel()
+        task = asyncio.create_task(self._answer(request))
+        task.add_done_callback(self._ended)
+        self._current = (request.id, task)
+
+    async def _answer(self, request: Request) -> None:
+        client = self._client
+        client._notice("request", {"round": request.round, "tasks": list(request.tasks)})
+
+        async def fetch(digest: str, size: int, path: Path) -> None:
+            await client.fetch(self._channel, request, path)
+
+        def started(of: Request, step: str) -> None:
+            self._loop.call_soon_threadsafe(self._say, of, step)
+
+        reply, path = await client._collaborator.answer(request, fetch, started)
+        if reply.packet is not None and path is not None:
+            try:
+                await client.push(self._channel, request.id, reply.packet, path)
+            except Refused as refused:
+                if refused.code not in _ABOUT_THE_UPDATE:
+                    raise
+                client._notice("verdict", {"code": refused.code, "message": refused.message})
+                return
+        await self._reply(request, reply)
+
+    async def _reply(self, request: Request, reply: Reply) -> None:
+        if reply.failure is not None:
+            failure = {"code": reply.failure.code, "message": reply.failure.message}
+            self._client._notice("failure", {"round": request.round, **failure})
+        await self._send(pb.Up(reply=frames.reply_to_wire(reply)))
+
+    def _say(self, request: Request, step: str) -> None:
+        self._client._notice("step", {"round": request.round, "step": step})
+        progress = pb.Up(progress=pb.Progress(request=request.id, step=step))
+        task = asyncio.ensure_future(self._send(progress))
+        task.add_done_callback(_swallow)  # progress is a courtesy; the stream's own end tells
+
+    async def _send(self, up: pb.Up) -> None:
+        async with self._sending:
+            await self._call.write(up)
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream with this error."""
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self.fail(error)
+
+    async def close(self) -> None:
+        """End the work in progress and the call."""
+        if self._current is not None:
+            self._current[1].cancel()
+            await asyncio.gather(self._current[1], return_exceptions=True)
+        if self._failed.done():
+            self._failed.exception()
+        self._call.cancel()
+
+
+_ABOUT_THE_UPDATE = {
+    Code.NOT_ASKED,
+    Code.LATE,
+    Code.DUPLICATE,
+    Code.WRONG_TENSORS,
+    Code.TOO_LARGE,
+    Code.WRONG_DIGEST,
+}
+"""Refusals of an upload that are about this round only; the member stays for the next."""
+
+
+def _verdict(verdict: pb.Verdict) -> dict[str, Any]:
+    refusal = verdict.refusal if verdict.HasField("refusal") else None
+    return {
+        "code": refusal.code if refusal else None,
+        "message": frames.printable(refusal.message) if refusal else "accepted",
+    }
+
+
+def _swallow(task: "asyncio.Future[None]") -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+async def _within(reading: Awaitable[Any]) -> Any:
+    try:
+        return await asyncio.wait_for(reading, STALL_S)
+    except TimeoutError as error:
+        raise Unavailable(f"no progress for {STALL_S:g} s") from error
+
+
+async def _ended(call: Any) -> None:
+    """A stream ended: raise why."""
+    code = await call.code()
+    if code is grpc.StatusCode.OK:
+        raise Unavailable("the aggregator ended the connection")
+    raise grpc.aio.AioRpcError(
+        code,
+        await call.initial_metadata(),
+        await call.trailing_metadata(),
+        details=await call.details(),
+    )

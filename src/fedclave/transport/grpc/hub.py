@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The aggregator's side of the wire, without sockets: who is connected, what each is asked.
+
+``Hub`` is the engine's ``Transport``. A request is kept until its answer has been judged, and sent
+again on each new connection of its member; the request's id makes that harmless.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from fedclave.engine.events import Events
+from fedclave.engine.ports import Accept, Traffic
+from fedclave.engine.spool import Body, Spool, Upload
+from fedclave.errors import Code, Refused
+from fedclave.messages import Reply, Request
+from fedclave.tensors import Layout
+from fedclave.transport.grpc import frames
+from fedclave.transport.grpc.proto import federation_pb2 as pb
+
+PONG_S = 5.0  # how long a process has to show that it lives when another claims its name
+
+
+@dataclass
+class Session:
+    """One member's connection: what goes down its Work stream (None ends it)."""
+
+    member: str
+    instance: str
+    address: str
+    down: "asyncio.Queue[pb.Down | None]" = field(default_factory=asyncio.Queue)
+    alive: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
+class _Ask:
+    """An open request."""
+
+    request: Request
+    update: Layout
+    accept: Accept
+    answered: "asyncio.Future[None]"
+    body: Body | None = None
+
+
+class Hub:
+    """Members by name, at most one session and one open request each."""
+
+    def __init__(self, spool: Spool, events: Events) -> None:
+        self.traffic = Traffic()
+        self._spool = spool
+        self._events = events
+        self._sessions: dict[str, Session] = {}
+        self._asks: dict[str, _Ask] = {}
+        self._arrived = asyncio.Condition()
+
+    @property
+    def connected(self) -> list[str]:
+        """Names of the members that are connected."""
+        return sorted(self._sessions)
+
+    @property
+    def round(self) -> int:
+        """The round of the open requests; 0 between rounds."""
+        return max((ask.request.round for ask in self._asks.values()), default=0)
+
+    async def present(self, members: int) -> None:
+        """See ``Transport.present``."""
+        async with self._arrived:
+            await self._arrived.wait_for(lambda: len(self._sessions) >= members)
+
+    async def ask(self, request: Request, update: Layout, accept: Accept) -> None:
+        """See ``Transport.ask``."""
+        member = request.member
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ask = self._asks[member] = _Ask(request, update, accept, answered)
+        try:
+            self._send(member, pb.Down(request=frames.request_to_wire(request)))
+            await answered
+        finally:
+            if self._asks.get(member) is ask:
+                del self._asks[member]
+            if ask.body is not None:
+                ask.body.discard()
+            if not answered.done() or answered.cancelled():
+                self._send(member, pb.Down(withdrawn=pb.Withdrawn(request=request.id)))
+
+    async def join(self, session: Session) -> None:
+        """Take a connection in. Raises ``Refused(NAME_IN_USE)`` if its name is taken and alive.
+
+        The same process may always come again. Another one may when the first no longer answers:
+        a machine that was cut off leaves a connection that only looks alive.
+        """
+        member = session.member
+        old = self._sessions.get(member)
+        if old is not None and old.instance != session.instance and await _lives(old):
+            raise Refused(
+                Code.NAME_IN_USE,
+                f"another process takes part as {member!r} from {old.address}. Stop one of them;"
+                " each party needs a certificate of its own",
+            )
+        if (old := self._sessions.get(member)) is not None:
+            old.down.put_nowait(None)
+        self._sessions[member] = session
+        self._events.emit("member_joined", member=member, address=session.address)
+        if (ask := self._asks.get(member)) is not None:
+            session.down.put_nowait(pb.Down(request=frames.request_to_wire(ask.request)))
+        async with self._arrived:
+            self._arrived.notify_all()
+
+    def leave(self, session: Session, reason: str) -> None:
+        """Forget a connection, unless its member already has a newer one."""
+        if self._sessions.get(session.member) is session:
+            del self._sessions[session.member]
+            self._events.emit("member_left", member=session.member, reason=reason)
+
+    def finish(self, model: str) -> None:
+        """Tell everybody that the run is over, and end their streams."""
+        for session in self._sessions.values():
+            session.down.put_nowait(pb.Down(done=pb.Done(model=model)))
+            session.down.put_nowait(None)
+
+    async def gone(self) -> None:
+        """Return when nobody is connected any more."""
+        while self._sessions:
+            async with self._arrived:
+                await self._arrived.wait()
+
+    async def left(self) -> None:
+        """Wake those who wait for arrivals and departures."""
+        async with self._arrived:
+            self._arrived.notify_all()
+
+    def progress(self, member: str, request: str, step: str) -> None:
+        """A member starts a step of its request."""
+        ask = self._asks.get(member)
+        if ask is not None and ask.request.id == request and step in ask.request.tasks:
+            number = ask.request.round
+            self._events.emit("task_started", round=number, member=member, task=step)
+
+    async def reply(self, session: Session, reply: Reply) -> None:
+        """Have an answer judged; the member gets the verdict."""
+        verdict = pb.Verdict(request=reply.request)
+        try:
+            ask = self._open(session.member, reply.request)
+            body, ask.body = ask.body, None
+            if reply.packet is not None and body is None:
+                raise Refused(Code.MALFORMED, "the update was not uploaded before the reply")
+            try:
+                await ask.accept(reply, body)
+            except Exception as error:
+                if not ask.answered.done():
+                    ask.answered.set_exception(error)
+                raise
+            if not ask.answered.done():
+                ask.answered.set_result(None)
+        except Refused as refused:
+            verdict.refusal.CopyFrom(frames.refusal(refused))
+        session.down.put_nowait(pb.Down(verdict=verdict))
+
+    def offered(self, member: str, digest: str) -> None:
+        """Raise ``Refused`` unless this member's open request is about this content."""
+        ask = self._asks.get(member)
+        if ask is None or ask.request.params != digest:
+            raise Refused(Code.NOT_FOUND, "no open request of yours offers this content")
+
+    def begin(self, member: str, begin: pb.PushBegin) -> Upload:
+        """The upload that a member's open request expects. Raises ``Refused``."""
+        ask = self._open(member, begin.request)
+        if begin.size != ask.update.size:
+            raise Refused(
+                Code.TOO_LARGE if begin.size > ask.update.size else Code.WRONG_TENSORS,
+                f"an update of {begin.size} bytes; this round's has {ask.update.size}",
+            )
+        return self._spool.begin(member, frames.sha256(begin.digest), ask.update)
+
+    async def commit(self, member: str, upload: Upload, request: str) -> None:
+        """The upload is whole: keep it for the reply that follows."""
+        body = await asyncio.to_thread(self._spool.commit, member, upload)
+        try:
+            ask = self._open(member, request)
+        except Refused:
+            body.discard()
+            raise
+        if ask.body is not None:
+            ask.body.discard()
+        ask.body = body
+
+    def _open(self, member: str, request: str) -> _Ask:
+        ask = self._asks.get(member)
+        if ask is None or ask.request.id != request:
+            code = Code.LATE if ask is not None else Code.NOT_ASKED
+            raise Refused(code, "this request is not open: its round is over, or it was not asked")
+        return ask
+
+    def _send(self, member: str, message: pb.Down) -> None:
+        if (session := self._sessions.get(member)) is not None:
+            session.down.put_nowait(message)
+
+
+async def _lives(session: Session) -> bool:
+    session.alive.clear()
+    session.down.put_nowait(pb.Down(ping=pb.Ping()))
+    try:
+        await asyncio.wait_for(session.alive.wait(), PONG_S)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wire schemas, and what protoc makes of them (scripts/generate)."""

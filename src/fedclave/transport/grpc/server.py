@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The aggregator's port: Work, Fetch, Push and Status over mutual TLS 1.3.
+
+Before a body is read, in every call: the gate admits the certificate of the channel, the member's
+quota allows the call, and its open request asks for it. A call that makes no progress ends after
+``stall_s``; one peer's slowness holds nothing that another needs.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+from typing import Any
+
+import grpc
+
+from fedclave.engine.events import Events
+from fedclave.engine.store import Store
+from fedclave.errors import Code, Refused, Unavailable
+from fedclave.messages import WIRE_VERSIONS
+from fedclave.plan import Plan
+from fedclave.transport.grpc import frames
+from fedclave.transport.grpc.frames import CHUNK
+from fedclave.transport.grpc.hub import Hub, Session
+from fedclave.transport.grpc.proto import federation_pb2 as pb
+from fedclave.transport.grpc.quota import Quota
+from fedclave.trust import gate
+from fedclave.trust.credentials import Credentials
+
+STALL_S = 30.0  # a peer that moves no message for so long is cut off
+HELLO_S = 10.0
+
+Context = Any  # grpc.aio.ServicerContext; its stubs leave the type parameters open
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """What the server asks the gate with; ``members`` and the CRL are read anew for each call."""
+
+    anchors: gate.Anchors
+    members: Callable[[], Collection[str]]
+    now: Callable[[], datetime]
+
+    def admit(self, context: Context) -> gate.Member:
+        """The member at the other end of this call. Raises ``Refused``."""
+        pem = context.auth_context().get("x509_pem_cert") or [b""]
+        return gate.admit(
+            pem[0],
+            anchors=self.anchors,
+            role="collaborator",
+            now=self.now(),
+            members=self.members(),
+        )
+
+
+class Service:
+    """The four calls. ``stall_s`` is how long a peer may stand still in one."""
+
+    def __init__(
+        self, plan: Plan, store: Store, hub: Hub, door: Door, events: Events, stall_s: float
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._hub = hub
+        self._door = door
+        self._events = events
+        self._stall_s = stall_s
+        self._quota = Quota()
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """The calls as gRPC knows them; bodies of Fetch and Push stay raw bytes."""
+        calls = {
+            "Work": grpc.stream_stream_rpc_method_handler(
+                self._guarded("Work", self._work),
+                request_deserializer=pb.Up.FromString,
+                response_serializer=pb.Down.SerializeToString,
+            ),
+            "Fetch": grpc.unary_stream_rpc_method_handler(
+                self._guarded("Fetch", self._fetch),
+                request_deserializer=pb.FetchRequest.FromString,
+            ),
+            "Push": grpc.stream_stream_rpc_method_handler(
+                self._guarded("Push", self._push),
+                response_serializer=pb.PushReply.SerializeToString,
+            ),
+            "Status": grpc.unary_stream_rpc_method_handler(
+                self._guarded("Status", self._status),
+                request_deserializer=pb.StatusRequest.FromString,
+                response_serializer=pb.StatusReply.SerializeToString,
+            ),
+        }
+        return grpc.method_handlers_generic_handler(frames.SERVICE, calls)
+
+    def _guarded(
+        self, name: str, call: Callable[[gate.Member, Any, Context], Awaitable[None]]
+    ) -> Callable[[Any, Context], Awaitable[None]]:
+        """The call behind the gate and the quota; refusals become a status and an event."""
+
+        async def guarded(incoming: Any, context: Context) -> None:
+            peer = str(context.peer())
+            try:
+                member = self._door.admit(context)
+                peer = member.name
+                self._quota.spend(member.name, monotonic())
+                with self._quota.calling(member.name, name):
+                    await call(member, incoming, context)
+            except Refused as refused:
+                fields = {"code": str(refused.code), "message": refused.message}
+                self._events.emit("peer_refused", peer=peer, **fields)
+                await frames.abort(context, refused)
+            except Unavailable as error:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+
+        return guarded
+
+    async def _work(
+        self, member: gate.Member, incoming: AsyncIterator[pb.Up], context: Context
+    ) -> None:
+        first = await self._read(context, HELLO_S)
+        if first is None or not first.HasField("hello"):
+            raise Refused(Code.MALFORMED, "a Work stream begins with a hello")
+        version = self._agree(first.hello)
+        session = Session(member.name, first.hello.instance, str(context.peer()))
+        await context.write(
+            pb.Down(
+                welcome=pb.Welcome(
+                    version=version, federation=self._plan.name, rounds=self._plan.rounds
+                )
+            )
+        )
+        await self._hub.join(session)
+        reason = "the connection was lost"
+        try:
+            reading = asyncio.create_task(self._listen(session, context))
+            try:
+                reason = await self._talk(session, context, reading)
+            finally:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+        except Refused as refused:
+            reason = str(refused)
+            raise
+        finally:
+            self._hub.leave(session, reason)
+            await self._hub.left()
+
+    def _agree(self, hello: pb.Hello) -> int:
+        common = set(hello.versions) & set(WIRE_VERSIONS)
+        if not common:
+            raise Refused(
+                Code.WRONG_VERSION,
+                f"you speak wire versions {list(hello.versions)}, this aggregator"
+                f" {list(WIRE_VERSIONS)}. Update the older side",
+            )
+        if hello.plan != self._plan.digest:
+            raise Refused(
+                Code.WRONG_PLAN,
+                f"your plan is {frames.printable(hello.plan, 12)}, the aggregator's"
+                f" {self._plan.digest[:12]}. Compare 'fx plan show' on both sides",
+            )
+        return max(common)
+
+    async def _talk(self, session: Session, context: Context, reading: "asyncio.Task[str]") -> str:
+        """Send what the hub has for this member until either side ends; says why it ended."""
+        getting: asyncio.Task[pb.Down | None] | None = None
+        try:
+            while True:
+                getting = asyncio.create_task(session.down.get())
+                await asyncio.wait({getting, reading}, return_when=asyncio.FIRST_COMPLETED)
+                if not getting.done():
+                    return reading.result()
+                message = getting.result()
+                if message is None:
+                    return "the aggregator ended the connection"
+                self._door.admit(context)  # a certificate may be revoked while a stream is open
+                await asyncio.wait_for(context.write(message), self._stall_s)
+        except TimeoutError as error:
+            raise Refused(Code.TOO_SLOW, "the Work stream is not being read") from error
+        finally:
+            if getting is not None:
+                getting.cancel()
+
+    async def _listen(self, session: Session, context: Context) -> str:
+        while (up := await self._read(context, None)) is not None:
+            self._quota.spend(session.member, monotonic())
+            self._door.admit(context)
+            kind = up.WhichOneof("body")
+            if kind == "reply":
+                await self._hub.reply(session, frames.reply_from_wire(up.reply))
+            elif kind == "progress":
+                self._hub.progress(session.member, up.progress.request, up.progress.step)
+            elif kind == "pong":
+                session.alive.set()
+            else:
+                raise Refused(Code.MALFORMED, f"a {kind or 'nameless'} message after the hello")
+        return "it closed the connection"
+
+    async def _fetch(self, member: gate.Member, asked: pb.FetchRequest, context: Context) -> None:
+        digest = frames.sha256(asked.digest)
+        self._hub.offered(member.name, digest)
+        try:
+            file = self._store.path(digest).open("rb", buffering=0)
+        except OSError as error:
+            raise Refused(Code.NOT_FOUND, f"{digest[:12]} is not here any more") from error
+        with file:
+            if asked.offset > os.fstat(file.fileno()).st_size:
+                raise Refused(Code.WRONG_OFFSET, f"offset {asked.offset} is past the end")
+            file.seek(asked.offset)
+            while chunk := file.read(CHUNK):
+                await self._write(context, chunk)
+                self._hub.traffic.down += len(chunk)
+
+    async def _push(
+        self, member: gate.Member, incoming: AsyncIterator[bytes], context: Context
+    ) -> None:
+        begin = _parsed(await self._frame(context), frames.BEGIN, pb.PushBegin)
+        upload = self._hub.begin(member.name, begin)
+        try:
+            await self._write(context, pb.PushReply(offset=upload.offset))
+            while (frame := await self._frame(context))[:1] == frames.DATA:
+                data = memoryview(frame)[1:]
+                if len(data) != min(CHUNK, upload.layout.size - upload.offset) or not data:
+                    raise Refused(Code.WRONG_OFFSET, f"{len(data)} bytes at {upload.offset}")
+                upload.write(data)
+                self._hub.traffic.up += len(data)
+        except OSError as error:
+            raise Unavailable(f"the upload could not be stored: {error.strerror}") from error
+        finally:
+            upload.flush()
+        commit = _parsed(frame, frames.COMMIT, pb.PushCommit)
+        if (commit.digest, commit.size) != (begin.digest, begin.size):
+            raise Refused(Code.WRONG_DIGEST, "the commit is not of what was begun")
+        await self._hub.commit(member.name, upload, begin.request)
+        await self._write(context, pb.PushReply(offset=begin.size, complete=True))
+
+    async def _status(self, member: gate.Member, asked: pb.StatusRequest, context: Context) -> None:
+        status = pb.StatusReply(
+            versions=WIRE_VERSIONS,
+            federation=self._plan.name,
+            plan=self._plan.digest,
+            member=member.name,
+            round=self._hub.round,
+            rounds=self._plan.rounds,
+            connected=self._hub.connected,
+            time=self._door.now().timestamp(),
+        )
+        await self._write(context, status)
+
+    async def _frame(self, context: Context) -> bytes:
+        frame = await self._read(context, self._stall_s)
+        if frame is None:
+            raise Unavailable("the upload ended before its commit; it can be resumed")
+        return bytes(frame)
+
+    async def _read(self, context: Context, within_s: float | None) -> Any:
+        """The next message of a call, or None at its end. Raises ``Refused(TOO_SLOW)``."""
+        try:
+            message = await asyncio.wait_for(context.read(), within_s)
+        except TimeoutError as error:
+            raise Refused(Code.TOO_SLOW, f"no message for {within_s:g} s") from error
+        return None if message is grpc.aio.EOF else message
+
+    async def _write(self, context: Context, message: Any) -> None:
+        try:
+            await asyncio.wait_for(context.write(message), self._stall_s)
+        except TimeoutError as error:
+            raise Refused(Code.TOO_SLOW, f"nothing was read for {self._stall_s:g} s") from error
+
+
+def _parsed(frame: bytes, tag: bytes, kind: Any) -> Any:
+    if frame[:1] != tag:
+        raise Refused(Code.MALFORMED, f"expected a {tag.decode()} frame")
+    try:
+        return kind.FromString(frame[1:])
+    except Exception as error:  # protobuf's DecodeError, by whichever name this version has
+        raise Refused(Code.MALFORMED, f"a {tag.decode()} frame that does not parse") from error
+
+
+class Server:
+    """The bound port. ``address`` tells where, once started."""
+
+    def __init__(self, service: Service, read: Callable[[], Credentials], anchors: bytes) -> None:
+        self._service = service
+        self._read = read
+        self._roots = anchors
+        self._server: grpc.aio.Server | None = None
+        self.port = 0
+
+    async def start(self, address: str) -> None:
+        """Listen. Raises ``Unavailable`` if the port is taken or the address is not ours."""
+        options = [*frames.OPTIONS, *_SERVER_OPTIONS]
+        self._server = grpc.aio.server(options=options)
+        self._server.add_generic_rpc_handlers((self._service.handlers(),))
+        try:
+            self.port = self._server.add_secure_port(address, self._credentials())
+        except RuntimeError as error:
+            self.port = 0
+            reason = str(error)
+        else:
+            reason = "it is in use"
+        if not self.port:
+            raise Unavailable(
+                f"cannot listen on {address} ({reason}). Stop what listens there, or choose another"
+                " address with --listen"
+            )
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Let open calls end for that long, then cut them."""
+        if self._server is not None:
+            await self._server.stop(grace_s)
+
+    def _credentials(self) -> grpc.ServerCredentials:
+        """Key and certificate are read again when their file changes: renewal needs no restart."""
+        current = self._read()
+
+        def configuration(credentials: Credentials) -> grpc.ServerCertificateConfiguration:
+            pair = (credentials.key, credentials.chain)
+            return grpc.ssl_server_certificate_configuration([pair], self._roots)
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal current
+            latest = self._read()
+            if latest == current:
+                return None
+            current = latest
+            return configuration(latest)
+
+        return grpc.dynamic_ssl_server_credentials(
+            configuration(current), renewed, require_client_authentication=True
+        )
+
+
+_SERVER_OPTIONS = [
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 16),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+]

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All members in this process: the same engine, without a wire."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedclave.engine.collaborator import Collaborator
+from fedclave.engine.ports import Accept, Traffic
+from fedclave.engine.spool import Body, Spool
+from fedclave.engine.store import Store
+from fedclave.errors import Code, Refused
+from fedclave.messages import Reply, Request
+from fedclave.tensors import Layout
+
+CHUNK = 2**20  # bytes
+
+
+class LocalTransport:
+    """Members as objects. Updates go through the aggregator's spool as they do from the wire."""
+
+    def __init__(self, members: Mapping[str, Collaborator], store: Store, spool: Spool) -> None:
+        self.traffic = Traffic()
+        self._members = members
+        self._store = store
+        self._spool = spool
+
+    async def present(self, members: int) -> None:
+        """Everybody is here."""
+
+    async def ask(self, request: Request, update: Layout, accept: Accept) -> None:
+        """See ``Transport.ask``."""
+        member = self._members.get(request.member)
+        if member is None:
+            raise Refused(Code.UNKNOWN_MEMBER, f"no member {request.member!r} in this process")
+        reply, packet = await member.answer(request, self._fetch)
+        await accept(reply, self._push(request.member, reply, packet, update))
+
+    async def _fetch(self, digest: str, size: int, path: Path) -> None:
+        path.hardlink_to(self._store.path(digest))
+        self.traffic.down += size
+
+    def _push(self, member: str, reply: Reply, packet: Path | None, update: Layout) -> Body | None:
+        if reply.packet is None or packet is None:
+            return None
+        upload = self._spool.begin(member, reply.packet.digest, update)
+        with packet.open("rb") as file:
+            file.seek(upload.offset)
+            while chunk := file.read(CHUNK):
+                upload.write(chunk)
+                self.traffic.up += len(chunk)
+        return self._spool.commit(member, upload)
