@@ -14,7 +14,7 @@ from typing import Any
 from fedclave.errors import Code, Refused
 
 Value = Any
-"""None, bool, int, finite float, str, or a list/tuple/str-keyed mapping of them; checked by encode."""
+"""None, bool, int, finite float, str, or a list, tuple or str-keyed mapping of them."""
 
 
 def encode(value: Value) -> bytes:
@@ -23,9 +23,14 @@ def encode(value: Value) -> bytes:
     >>> encode({"b": 1.0, "a": [True, None, "é"]}).decode()
     '{"a":[true,null,"é"],"b":1.0}'
     """
-    return json.dumps(
-        _checked(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    try:
+        plain = _checked(value)
+        text = json.dumps(
+            plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+    except RecursionError as error:
+        raise ValueError("canonical bytes: nested too deeply") from error
+    return text.encode()
 
 
 def decode(data: bytes) -> Value:
@@ -41,14 +46,15 @@ def decode(data: bytes) -> Value:
 
 
 def digest(kind: str, value: Value) -> str:
-    """SHA-256 (hex) of a value under a domain, so that no value of one kind stands for another's."""
+    """SHA-256 (hex) of a value under a domain: no value of one kind stands for another's."""
     return hashlib.sha256(b"fedclave/" + kind.encode() + b"\0" + encode(value)).hexdigest()
 
 
 def derive_seed(seed: int, *labels: str | int) -> int:
     """A 63-bit seed for one use, from the plan's seed and what the use is called.
 
-    Not for secrets. Different labels give independent seeds; the same give the same, on any machine.
+    Not for secrets. Different labels give independent seeds; the same labels give the same seed, on
+    any machine.
 
     >>> derive_seed(7, "train", 3, "alice") == derive_seed(7, "train", 3, "alice")
     True

@@ -26,9 +26,11 @@ class Code(StrEnum):
     CERTIFICATE_EXPIRED = "certificate-expired"
     CERTIFICATE_NOT_YET_VALID = "certificate-not-yet-valid"
     CERTIFICATE_REVOKED = "certificate-revoked"
+    REVOCATION_UNKNOWN = "revocation-unknown"
     WRONG_ROLE = "wrong-role"
     WRONG_FEDERATION = "wrong-federation"
     UNKNOWN_MEMBER = "unknown-member"
+    BAD_REQUEST = "bad-request"
     NAME_IN_USE = "name-in-use"
     WRONG_VERSION = "wrong-version"
     WRONG_PLAN = "wrong-plan"
@@ -58,9 +60,11 @@ MEANING: dict[Code, str] = {
     Code.CERTIFICATE_EXPIRED: "the certificate's validity has ended (or a clock is wrong)",
     Code.CERTIFICATE_NOT_YET_VALID: "the certificate is not valid yet (or a clock is wrong)",
     Code.CERTIFICATE_REVOKED: "the certificate is on the CA's revocation list",
+    Code.REVOCATION_UNKNOWN: "the revocation list is missing, damaged or stale; nobody is admitted",
     Code.WRONG_ROLE: "the certificate was issued for another role",
     Code.WRONG_FEDERATION: "the certificate belongs to another federation",
     Code.UNKNOWN_MEMBER: "the certificate is good, but its name is not on the list of members",
+    Code.BAD_REQUEST: "the certificate request is damaged, or asks for other than was granted",
     Code.NAME_IN_USE: "another live process takes part under this name",
     Code.WRONG_VERSION: "the two sides share no version of the wire protocol",
     Code.WRONG_PLAN: "the two sides hold different plans",
@@ -131,7 +135,7 @@ class Refused(PeerError):
     """One side refused the other, for a reason with a stable code. Not worth retrying as it is.
 
     >>> str(Refused(Code.LATE, "round 3 closed before alice's update came"))
-    'late: round 3 closed before alice\\'s update came'
+    "late: round 3 closed before alice's update came"
     """
 
     def __init__(self, code: Code, message: str) -> None:

@@ -7,10 +7,12 @@ wrong type, an impossible value: all are refused before anything starts. What a 
 """
 
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
-from math import ceil
+from difflib import get_close_matches
+from math import ceil, isfinite
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -18,15 +20,25 @@ from fedclave import canonical, yamlfile
 from fedclave.errors import PlanError, Problem
 from fedclave.messages import On, Scalar
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 """Names of federations and parties: letters, digits, dot, dash, underscore; 1 to 64 of them."""
+Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+Reference = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 
 
 class Part(BaseModel):
-    """A section of the plan: no unknown key, no coercion, no change after loading."""
+    """A section of the plan: no unknown key, no coercion, no change after loading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    The text under a key is its meaning in ``docs/reference/plan.md``.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
 
 class Open(Part):
@@ -44,17 +56,23 @@ class Open(Part):
 class LearnerPart(Part):
     """Who trains: ``build`` is ``module:function`` inside the workspace."""
 
-    build: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    build: Reference
+    """``MODULE:FUNCTION`` in the workspace; called with the site, it gives the learner."""
     settings: dict[str, Scalar] = {}
+    """Keyword arguments of that function."""
     optimizer_state: Literal["reset", "keep"] = "reset"
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """What becomes of a local optimizer's state between rounds."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")
+    """Where PyTorch computes; ``auto`` is CUDA when there is one."""
 
 
 class TaskPart(Open):
     """A named unit of local work. With ``on`` it measures; without, it trains."""
 
     run: str = Field(pattern=r"^[A-Za-z]\w*$")
+    """The learner's method."""
     on: tuple[On, ...] = ()
+    """Empty: it trains. ``global`` measures the model that was sent, ``local`` the one trained."""
 
     @field_validator("on", mode="before")
     @classmethod
@@ -66,9 +84,13 @@ class GroupPart(Part):
     """Members that do the same tasks: all, those listed, or a random ``share`` of them."""
 
     name: Name
+    """What the group is called; only for people."""
     tasks: tuple[str, ...]
+    """Names of tasks."""
     members: tuple[Name, ...] | None = None
+    """Who belongs to it. Without it and ``share``: everybody."""
     share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A random part of the members, drawn anew in each round."""
 
     @field_validator("tasks", "members", mode="before")
     @classmethod
@@ -80,8 +102,11 @@ class AssignmentPart(Part):
     """Who does what in which round: groups, or the workspace's own ``function``."""
 
     groups: tuple[GroupPart, ...] = ()
+    """Without groups, everybody does every task."""
     sample: float = Field(1.0, gt=0, le=1)
-    function: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """Part of the members that a round asks at all, at least one; drawn anew in each round."""
+    function: Reference | None = None
+    """``MODULE:FUNCTION`` in the workspace that assigns tasks, in place of ``groups``."""
 
     @field_validator("groups", mode="before")
     @classmethod
@@ -102,14 +127,18 @@ class AlgorithmPart(Open):
     """The federated algorithm, by its name in the catalogue, and its keywords."""
 
     name: str = "fedavg"
+    """An algorithm of the catalogue. Its keywords stand beside this key."""
 
 
 class QuorumPart(Part):
     """When a round may close: at ``deadline_s`` with enough reports, sooner when all have come."""
 
     minimum: int = Field(1, ge=1)
+    """Answers that a round needs at least."""
     fraction: float = Field(0.5, gt=0, le=1)
+    """Part of the members asked that must answer."""
     deadline_s: float = Field(600.0, gt=0)
+    """Seconds after which a round closes without those that are missing."""
 
     def needed(self, asked: int) -> int:
         """Reports without which a round of ``asked`` members does not count.
@@ -128,8 +157,11 @@ class FoldPart(Part):
     """
 
     limit: float = Field(256.0, gt=0, le=2**40)
+    """Most that one element of a float tensor may change in one round."""
     max_weight: int = Field(2**20, ge=1, le=2**40)
+    """Most examples that one member may count for."""
     max_members: int = Field(256, ge=1, le=2**20)
+    """Most members that a round may ask."""
 
     @property
     def fraction_bits(self) -> int:
@@ -151,27 +183,43 @@ class BestPart(Part):
     """Which model is the best: ``metric`` as events name it, and which way is better."""
 
     metric: str = "validate/global/accuracy"
+    """``TASK/global/METRIC``, ``TASK/local/METRIC`` or, of a training task, ``TASK/METRIC``."""
     direction: Literal["max", "min"] = "max"
+    """Whether more or less is better."""
 
 
 class NetworkPart(Part):
-    """Where the aggregator is, and how long a collaborator bears to be without it."""
+    """Where the aggregator is, and how long the two bear to hear nothing."""
 
-    address: str = Field(
-        "localhost:8443", pattern=r"^[^\s:/]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$"
-    )
+    address: str = Field("localhost:8443", pattern=r"^([^\s:/\[\]]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}$")
+    """``HOST:PORT`` under which collaborators find the aggregator."""
     patience_s: float = Field(600.0, gt=0)
+    """Seconds without contact after which a collaborator gives up."""
+    stall_s: float = Field(30.0, gt=0)
+    """Seconds without progress after which the aggregator ends a transfer."""
+
+    @field_validator("address")
+    @classmethod
+    def _has_a_port(cls, value: str) -> str:
+        if not 1 <= int(value.rpartition(":")[2]) <= 65535:
+            raise ValueError(f"no port has this number, got {value!r}. Ports are 1 to 65535")
+        return value
 
 
 class Plan(Part):
     """Everything that the parties agreed to do. ``digest`` names it."""
 
     schema_: Literal[1] = Field(alias="schema")
+    """Version of this format."""
     name: Name
+    """The federation's name; it is in every certificate."""
     rounds: int = Field(ge=1, le=1_000_000)
+    """How many rounds to train."""
     seed: int = Field(0, ge=0, lt=2**63)
+    """Where all randomness that is not a secret comes from."""
     learner: LearnerPart
     tasks: dict[str, TaskPart] = Field(min_length=1)
+    """Tasks by name. Further keys of a task are keyword arguments of the method it runs."""
     assignment: AssignmentPart = AssignmentPart()
     algorithm: AlgorithmPart = AlgorithmPart()
     quorum: QuorumPart = QuorumPart()
@@ -187,7 +235,7 @@ class Plan(Part):
 
 def load(path: Path) -> Plan:
     """The plan in a file. Raises ``PlanError`` with all of its mistakes, in file order."""
-    return parse(path.read_text(encoding="utf-8") if path.is_file() else None, str(path))
+    return parse(yamlfile.read(path) if path.exists() else None, str(path))
 
 
 def parse(text: str | None, file: str = "plan/plan.yaml") -> Plan:
@@ -207,7 +255,9 @@ def parse(text: str | None, file: str = "plan/plan.yaml") -> Plan:
     except ValidationError as error:
         raise PlanError(sorted(_problems(error, document), key=lambda p: p.line)) from error
     problems = [
-        Problem(file=file, line=document.line(at), path=_dotted(at), reason=why, remedy=remedy)
+        Problem(
+            file=file, line=document.line(at), path=yamlfile.dotted(at), reason=why, remedy=remedy
+        )
         for at, why, remedy in _contradictions(plan)
     ]
     if problems:
@@ -227,12 +277,14 @@ def _contradictions(plan: Plan) -> Iterator[tuple[yamlfile.Path, str, str]]:
             at = ("assignment", "groups", g)
             yield at, "members and share are two ways to fill a group", "Keep one of them."
     series = plan.best.metric.split("/")
-    measured = series[0] in plan.tasks and len(series) in (2, 3)
-    if measured and len(series) == 3:
-        measured = series[1] in plan.tasks[series[0]].on
+    on = plan.tasks[series[0]].on if series[0] in plan.tasks else None
+    if len(series) == 3:
+        measured = on is not None and series[1] in on
+    else:
+        measured = on == () and len(series) == 2
     if not measured and "best" in plan.model_fields_set:
         remedy = (
-            "Write TASK/METRIC, or TASK/global/METRIC for a task that runs on the global model."
+            "Write TASK/METRIC, or TASK/global/METRIC for a task that measures the global model."
         )
         yield ("best", "metric"), f"no task measures {plan.best.metric!r}", remedy
     if plan.quorum.minimum > plan.fold.max_members:
@@ -242,6 +294,7 @@ def _contradictions(plan: Plan) -> Iterator[tuple[yamlfile.Path, str, str]]:
 
 _EXPECTED = {
     "int_type": "int",
+    "int_from_float": "int",
     "float_type": "float",
     "string_type": "str",
     "bool_type": "bool",
@@ -249,50 +302,81 @@ _EXPECTED = {
     "model_type": "a mapping",
     "tuple_type": "a list",
 }
+_BOUNDS = {
+    "greater_than": ("must be more than {gt}", "Raise it."),
+    "greater_than_equal": ("must be at least {ge}", "Raise it."),
+    "less_than": ("must be less than {lt}", "Lower it."),
+    "less_than_equal": ("must be at most {le}", "Lower it."),
+    "literal_error": ("must be {expected}", ""),
+    "finite_number": ("must be a finite number", ""),
+    "too_short": ("must not be empty", "Add one."),
+}
+_FORMS = {
+    "name": "Names are 1 to 64 letters, digits, dots, dashes and underscores, and begin and end"
+    " with a letter or digit.",
+    "members": "These are names as in 'fx invite NAME'.",
+    "build": "Write MODULE:FUNCTION, for example src.learner:build.",
+    "function": "Write MODULE:FUNCTION, for example src.assignment:assign.",
+    "device": "Write auto, cpu, cuda or cuda:N.",
+    "run": "Write the name of the learner's method, for example fit.",
+    "address": "Write HOST:PORT, for example aggregator.example.org:8443.",
+}
+"""What a key with a pattern wants, by its name."""
 
 
 def _problems(error: ValidationError, document: yamlfile.Document) -> Iterator[Problem]:
-    seen: set[tuple[int, str]] = set()
+    seen = set()
     for item in error.errors(include_url=False):
-        at = tuple(part for part in item["loc"] if document.has(part))
-        reason, remedy = _sentence(item, document)
-        problem = Problem(
-            file=document.file,
-            line=document.line(at),
-            path=_dotted(at),
-            reason=reason,
-            remedy=remedy,
-        )
-        if (problem.line, problem.path) not in seen:
-            seen.add((problem.line, problem.path))
-            yield problem
+        at = document.within(item["loc"])
+        shown = (*at, item["loc"][len(at)]) if item["type"] == "missing" else at
+        reason, remedy = _sentence(item, at)
+        if shown not in seen:  # a union reports once for each of its members
+            seen.add(shown)
+            yield Problem(
+                file=document.file,
+                line=document.line(at),
+                path=yamlfile.dotted(shown),
+                reason=reason,
+                remedy=remedy,
+            )
 
 
-def _sentence(item: Any, document: yamlfile.Document) -> tuple[str, str]:
-    kind, value = item["type"], item["input"]
+def _sentence(item: Any, at: yamlfile.Path) -> tuple[str, str]:
+    kind, value, context = item["type"], item["input"], item.get("ctx", {})
+    got = "nothing" if value is None else reprlib.repr(value)
     if kind == "extra_forbidden":
-        known = _keys_beside(item["loc"])
-        return "unknown key", f"Keys here: {', '.join(known)}." if known else ""
+        return "unknown key", _suggestion(str(at[-1]), _keys_beside(at))
     if kind == "missing":
         return "missing", "Add it."
-    if kind in _EXPECTED:
-        return f"expected {_EXPECTED[kind]}, got {type(value).__name__} {value!r}", ""
     if kind == "value_error":
-        reason, _, remedy = str(item["ctx"]["error"]).partition(". ")
+        reason, _, remedy = str(context["error"]).partition(". ")
         return reason, remedy and remedy + "."
-    return f"{item['msg']}, got {value!r}", ""
+    if len(item["loc"]) > len(at) and not (isinstance(value, float) and not isfinite(value)):
+        return f"expected one value, got {got}", "Write a number, a text, true or false."
+    if len(item["loc"]) > len(at):
+        return f"must be a finite number, got {got}", ""
+    if kind in _EXPECTED:
+        typed = got if value is None else f"{type(value).__name__} {got}"
+        quoted = isinstance(value, str) and re.fullmatch(
+            r"[-+]?[0-9.]{1,20}([eE][-+]?[0-9]{1,3})?", value
+        )
+        remedy = "Write it without quotes." if quoted and kind in ("int_type", "float_type") else ""
+        return f"expected {_EXPECTED[kind]}, got {typed}", remedy
+    if kind == "string_pattern_mismatch":
+        key = next(part for part in reversed(at) if isinstance(part, str))
+        return f"{got} does not have the form of this key's values", _FORMS.get(key, "")
+    reason, remedy = _BOUNDS.get(kind, (item["msg"], ""))
+    return f"{reason.format(**context)}, got {got}", remedy
 
 
-def _keys_beside(loc: tuple[str | int, ...]) -> list[str]:
+def _suggestion(key: str, known: list[str]) -> str:
+    near = get_close_matches(key, known, n=1)
+    return (f"Did you mean {near[0]!r}? " if near else "") + f"Keys here: {', '.join(known)}."
+
+
+def _keys_beside(at: yamlfile.Path) -> list[str]:
     model: Any = Plan
-    for part in loc[:-1]:
-        fields = getattr(model, "model_fields", None)
-        if fields is None or part not in fields:
-            return []
-        model = fields[part].annotation
-    fields = getattr(model, "model_fields", {})
-    return [field.alias or name for name, field in fields.items()]
-
-
-def _dotted(at: tuple[str | int, ...]) -> str:
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in at).lstrip(".")
+    for part in at[:-1]:
+        inner = [kind for kind in get_args(model) if kind is not ...]
+        model = inner[-1] if inner else model.model_fields[part].annotation
+    return [field.alias or name for name, field in model.model_fields.items()]

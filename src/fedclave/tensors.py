@@ -15,6 +15,7 @@ carries it faithfully and refuses arithmetic on it; ``widen`` and ``narrow`` con
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +52,8 @@ DTYPES: dict[str, np.dtype[Any]] = {
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 MAX_HEADER = 16 * 2**20  # bytes
+MAX_DIMENSIONS = 32  # NumPy 1's own limit; NumPy 2 has 64
+MAX_SIZE = 2**63 - 1  # of a dimension, an offset or a tensor's bytes: what NumPy can address
 BLOCK = 2**20  # bytes written or hashed at a time
 
 
@@ -120,17 +123,21 @@ def parse_layout(head: bytes | memoryview, total: int) -> Layout:
     if len(head) < 8 or length > min(MAX_HEADER, total - 8) or length > len(head) - 8:
         raise _malformed("the header's length does not fit the file")
     try:
-        fields = json.loads(bytes(head[8 : 8 + length]), object_pairs_hook=_no_duplicates)
+        text = str(head[8 : 8 + length], "utf-8")  # json.loads(bytes) would take UTF-16 too
+        fields = json.loads(text, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
         raise _malformed(f"header: {error}") from error
     if not isinstance(fields, dict):
         raise _malformed("the header is not an object")
-    fields.pop("__metadata__", None)
+    metadata = fields.pop("__metadata__", {})
+    if not (isinstance(metadata, dict) and all(isinstance(v, str) for v in metadata.values())):
+        raise _malformed("__metadata__ must map strings to strings")
     entries = sorted((_entry(n, f) for n, f in fields.items()), key=lambda e: (e.start, e.end))
     at = 0
     for entry in entries:
         if entry.start != at:
-            raise _malformed(f"{entry.name!r} does not begin where the tensor before it ends")
+            shown = reprlib.repr(entry.name)
+            raise _malformed(f"{shown} does not begin where the tensor before it ends")
         at = entry.end
     if 8 + length + at != total:
         raise _malformed(f"{total} bytes, but the header describes {8 + length + at}")
@@ -145,9 +152,12 @@ def views(data: bytes | memoryview, of: Layout | None = None) -> dict[str, Array
     return {e.name: _array(view[base + e.start : base + e.end], e) for e in of.entries}
 
 
-def pieces(tensors: Tensors) -> Iterator[memoryview]:
-    """The canonical bytes, a piece at a time, without a copy of the whole."""
-    order = layout_of(tensors)
+def pieces(tensors: Tensors, known: Layout | None = None) -> Iterator[memoryview]:
+    """The canonical bytes, a piece at a time, without a copy of the whole.
+
+    With the ``known`` canonical layout each tensor is asked for once, when its turn comes.
+    """
+    order = known or layout_of(tensors)
     yield memoryview(order.header)
     for entry in order.entries:
         flat = np.ascontiguousarray(tensors[entry.name], dtype=DTYPES[entry.dtype])
@@ -169,28 +179,24 @@ def digest(tensors: Tensors) -> str:
     return sha.hexdigest()
 
 
-def write(path: Path, tensors: Tensors, before_rename: Callable[[], None] = lambda: None) -> str:
+def write(path: Path, tensors: Tensors) -> str:
     """Write a file atomically and durably; returns its SHA-256 (hex).
 
     Temporary file, fsync, rename, fsync of the folder: after a crash there is the old file or the
     new one. ``OSError`` passes through, with the temporary file removed.
     """
-    sha = hashlib.sha256()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for piece in pieces(tensors):
-                sha.update(piece)
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        before_rename()
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-    return sha.hexdigest()
+    return _write(path.parent, lambda digest: path.name, pieces(tensors), durable=True)
+
+
+def write_content(
+    folder: Path, tensors: Tensors, *, known: Layout | None = None, durable: bool = True
+) -> str:
+    """Write ``<SHA-256>.safetensors`` into a folder, as ``write`` does; returns the SHA-256.
+
+    Not ``durable``: whole after a crash of the process, perhaps not after one of the machine.
+    """
+    data = pieces(tensors, known)
+    return _write(folder, lambda digest: f"{digest}.safetensors", data, durable=durable)
 
 
 def sync_folder(folder: Path) -> None:
@@ -250,16 +256,40 @@ def widen(array: Array) -> Array:
     >>> widen(narrow(np.float32([1.0, 1.00390625]))).tolist()
     [1.0, 1.0]
     """
-    bits = np.ascontiguousarray(array).view("<u2").reshape(array.shape)
-    return (bits.astype("<u4") << np.uint32(16)).view("<f4")
+    bits = np.ascontiguousarray(array).reshape(-1).view("<u2")
+    return (bits.astype("<u4") << np.uint32(16)).view("<f4").reshape(array.shape)
 
 
 def narrow(array: Array) -> Array:
     """float32 to bfloat16, to nearest with ties to even; NaN stays NaN."""
-    bits = np.ascontiguousarray(array, "<f4").view("<u4")
+    flat = np.ascontiguousarray(array, "<f4").reshape(-1)
+    bits = flat.view("<u4")
     rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
-    return np.where(np.isnan(array), quiet, rounded).astype("<u2").view(BFLOAT16)
+    narrowed = np.where(np.isnan(flat), quiet, rounded).astype("<u2")
+    return narrowed.view(BFLOAT16).reshape(array.shape)
+
+
+def _write(
+    folder: Path, name: Callable[[str], str], data: Iterator[memoryview], *, durable: bool
+) -> str:
+    sha = hashlib.sha256()
+    temporary = folder / f".{os.getpid()}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            for piece in data:
+                sha.update(piece)
+                file.write(piece)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.rename(folder / name(sha.hexdigest()))
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(folder)
+    return sha.hexdigest()
 
 
 def _code(name: str, array: Array) -> str:
@@ -276,21 +306,31 @@ def _array(raw: memoryview, entry: Entry) -> Array:
 
 
 def _entry(name: str, field: object) -> Entry:
+    shown = reprlib.repr(name)  # a name may be as long as the header
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise _malformed(f"{shown} is not Unicode text: it has a lone surrogate")
     if not isinstance(field, dict) or set(field) != {"dtype", "shape", "data_offsets"}:
-        raise _malformed(f"{name!r} must have dtype, shape and data_offsets")
+        raise _malformed(f"{shown} must have dtype, shape and data_offsets")
     code, shape, offsets = field["dtype"], field["shape"], field["data_offsets"]
-    if code not in DTYPES:
-        raise _malformed(f"{name!r}: dtype {code!r} is not allowed")
+    if not isinstance(code, str) or code not in DTYPES:
+        raise _malformed(f"{shown}: dtype {reprlib.repr(code)} is not allowed")
     if not (_sizes(shape) and _sizes(offsets) and len(offsets) == 2):
-        raise _malformed(f"{name!r}: shape and data_offsets must be lists of sizes")
+        raise _malformed(f"{shown}: shape and data_offsets must be lists of sizes")
+    if len(shape) > MAX_DIMENSIONS or not _addressable(shape, DTYPES[code].itemsize):
+        raise _malformed(f"{shown}: no array can have this shape")
     entry = Entry(name, code, tuple(shape), offsets[0], offsets[1])
     if entry.end - entry.start != entry.count * DTYPES[code].itemsize:
-        raise _malformed(f"{name!r}: {entry.end - entry.start} bytes do not hold {code}{shape}")
+        raise _malformed(f"{shown}: {entry.end - entry.start} bytes do not hold {code}{shape}")
     return entry
 
 
+def _addressable(shape: list[int], itemsize: int) -> bool:
+    # NumPy multiplies the dimensions that are not 0, even where the array is empty
+    return prod(n or 1 for n in shape) * itemsize <= MAX_SIZE
+
+
 def _sizes(value: object) -> bool:
-    return isinstance(value, list) and all(type(n) is int and n >= 0 for n in value)
+    return isinstance(value, list) and all(type(n) is int and 0 <= n <= MAX_SIZE for n in value)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YAML with line numbers, for files that people write. Safe tags only, no aliases, no duplicates.
+"""YAML with line numbers, for files that people write. No tags, no aliases, no duplicate keys.
 
-Plain scalars follow the core schema of YAML 1.2.2 (10.3.2): ``on``, ``off``, ``yes`` and ``no`` are
-words, ``1e-5`` is a number. PyYAML's own default, YAML 1.1, reads the key ``on`` as ``True``.
+Every key is a string. Plain scalars follow the core schema of YAML 1.2.2 (10.3.2): ``on``, ``off``,
+``yes`` and ``no`` are words, ``1e-5`` is a number. PyYAML's own default, YAML 1.1, reads the key
+``on`` as ``True``.
 """
 
+import pathlib
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -18,15 +20,20 @@ Path = tuple[str | int, ...]
 
 
 class _Loader(yaml.SafeLoader):
-    """``yaml.SafeLoader`` with the plain scalars of YAML 1.2; the safe tags, no others."""
+    """``yaml.SafeLoader`` with the plain scalars of YAML 1.2."""
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own hook, one table for the class
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        """An int of the core schema: ``010`` is ten, ``0o10`` is eight. YAML 1.1 said otherwise."""
+        base = {"0o": 8, "0x": 16}.get(node.value[:2], 10)
+        return int(node.value, base)
 
 
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("int", r"[-+]?[0-9]{1,4000}|0o[0-7]{1,20}|0x[0-9a-fA-F]{1,16}", "-+0123456789"),
     (
         "float",
         r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
@@ -37,6 +44,7 @@ for _tag, _pattern, _first in (
     _Loader.add_implicit_resolver(
         f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
     )
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_integer)
 
 
 @dataclass(frozen=True)
@@ -49,43 +57,76 @@ class Document:
 
     def line(self, at: Path) -> int:
         """The line of a part, or of the nearest part around it."""
+        return self.lines[self.within(at)]
+
+    def within(self, at: Path) -> Path:
+        """The longest beginning of a validator's location that stands in the file."""
         while at not in self.lines:
             at = at[:-1]
-        return self.lines[at]
+        return at
 
-    def has(self, part: str | int) -> bool:
-        """Whether a validator's location part is one of the file's own (unions add others)."""
-        return isinstance(part, int) or "[" not in part
+
+def read(path: pathlib.Path) -> str:
+    """The text of a file that somebody wrote. Raises ``PlanError`` where it cannot be read."""
+    try:
+        data = path.read_bytes()
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        reason = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise _error(str(path), line, "", reason, "Save the file as UTF-8.") from error
+    except FileNotFoundError as error:
+        raise _error(str(path), 0, "", "no such file", "") from error
+    except OSError as error:
+        raise _error(str(path), 0, "", f"cannot be read: {error.strerror}", "") from error
 
 
 def parse(text: str, file: str) -> Document:
     """Parse one YAML document. Raises ``PlanError`` with the line of the first mistake."""
     if len(text) > MAX_SIZE:
         raise _error(file, 1, "", f"the file is longer than {MAX_SIZE} characters", "")
-    loader = _Loader(text)
     try:
-        _refuse_aliases(text, file)
+        _refuse_hazards(text, file)
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             raise _error(file, 1, "", "the file is empty", "")
         lines: dict[Path, int] = {}
         _walk(node, (), lines, file)
         return Document(file, loader.construct_document(node), lines)
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        reason = f"not YAML: character {chr(error.character)!r} is not allowed"
+        raise _error(file, line, "", reason, "Remove it.") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = f"not YAML: {getattr(error, 'problem', None) or error}"
         raise _error(file, mark.line + 1 if mark else 1, "", reason, "") from error
-    except (ValueError, RecursionError) as error:  # an impossible date, a tower of brackets
-        raise _error(file, 1, "", f"not YAML: {error}", "") from error
-    finally:
-        loader.dispose()
+    except RecursionError as error:
+        raise _error(file, 1, "", "nested too deeply", "") from error
 
 
-def _refuse_aliases(text: str, file: str) -> None:
+def dotted(at: Path) -> str:
+    """A part's place as people write it.
+
+    >>> dotted(("assignment", "groups", 0, "tasks"))
+    'assignment.groups[0].tasks'
+    """
+    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in at).lstrip(".")
+
+
+def _refuse_hazards(text: str, file: str) -> None:
     for event in yaml.parse(text, Loader=_Loader):
+        line = _line(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
             remedy = "Write the value out: aliases can grow a small file without bound."
-            raise _error(file, _line(event.start_mark), "", "YAML aliases are refused", remedy)
+            raise _error(file, line, "", "YAML aliases are refused", remedy)
+        if (tag := getattr(event, "tag", None)) is not None:
+            remedy = "Leave the tag out; quotes make a value text."
+            raise _error(file, line, "", f"YAML tags are refused, here {tag!r}", remedy)
+        value = getattr(event, "value", "")
+        if any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise _error(file, line, "", f"{value!r} has half of a surrogate pair", "Remove it.")
 
 
 def _walk(node: yaml.Node, at: Path, lines: dict[Path, int], file: str) -> None:
@@ -97,10 +138,13 @@ def _walk(node: yaml.Node, at: Path, lines: dict[Path, int], file: str) -> None:
         for key, child in node.value:
             path = (*at, str(key.value))
             line = _line(key.start_mark)
+            if key.tag != "tag:yaml.org,2002:str":
+                shown = repr(key.value) if isinstance(key, yaml.ScalarNode) else "that is a list"
+                reason = f"the key {shown} is not text"
+                raise _error(file, line, dotted(at), reason, "Write it in quotes.")
             if path in lines:
-                dotted = ".".join(map(str, path))
                 first = f"It stands on line {lines[path]} too; keep one."
-                raise _error(file, line, dotted, "duplicate key", first)
+                raise _error(file, line, dotted(path), "duplicate key", first)
             _walk(child, path, lines, file)
             lines[path] = line
 
