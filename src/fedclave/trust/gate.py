@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door: ``admit`` alone decides who a certificate is, and whether it may come in.
+
+    1  There is a certificate, and it parses.                     no-certificate, malformed
+    2  This federation's issuing CA signed it.                    foreign-certificate
+    3  It, the issuing CA and the root are valid now.             certificate-expired,
+                                                                  certificate-not-yet-valid
+    4  A good, fresh revocation list does not name it.            certificate-revoked,
+                                                                  revocation-unknown
+    5  It has one identity, in the expected role, and the key
+       usages of that role alone.                                 wrong-role
+    6  Its identity is of this federation.                        wrong-federation
+    7  Its name is on the list of members.                        unknown-member
+
+The chain has one fixed shape, root -> issuing CA -> leaf; ``Anchors.read`` verifies the first link
+once, so there is no path to build. Every step fails closed: an empty list of members admits nobody.
+The proof of possession of the certificate's key is TLS's, and precedes this.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fedclave.errors import Bug, Code, Refused, UserError
+from fedclave.trust import crl, files, keys, profiles
+from fedclave.trust.names import SERVERS, Identity, Role
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A party that the gate let in. Only ``admit`` makes one."""
+
+    name: str
+    role: Role
+    federation: str
+    fingerprint: str
+    not_after: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchors:
+    """What one party trusts: its federation's CA, and the file of its revocation list."""
+
+    federation: str
+    root: x509.Certificate
+    issuing: x509.Certificate
+    crl: Path
+
+    @classmethod
+    def read(cls, cert_folder: Path) -> Self:
+        """The anchors in ``chain.pem`` (issuing CA, then root). ``UserError`` if they are wrong."""
+        path = cert_folder / "chain.pem"
+        remedy = "Certify this party first ('fx join', or 'fx ... certify')"
+        return cls.parse(files.read(path, remedy), crl=cert_folder / "crl.pem", source=str(path))
+
+    @classmethod
+    def parse(cls, chain: bytes, *, crl: Path, source: str) -> Self:
+        """The anchors in the PEM bytes of a chain, which must hold together by itself."""
+        try:
+            issuing, root = x509.load_pem_x509_certificates(chain)
+            for certificate, issuer, length in ((root, root, 1), (issuing, root, 0)):
+                certificate.verify_directly_issued_by(issuer)
+                if not profiles.is_authority(certificate, length):
+                    raise ValueError("it is not a CA's certificate with the right limits")
+            federation = profiles.federation_of(root)
+            if profiles.federation_of(issuing) != federation:
+                raise ValueError("its two certificates name different federations")
+        except (ValueError, TypeError, InvalidSignature) as error:
+            reason = str(error) or "a signature is wrong"
+            raise UserError(
+                f"{source} is not a federation's chain ({reason}). Get it from the CA again"
+            ) from error
+        return cls(federation=federation, root=root, issuing=issuing, crl=crl)
+
+    @property
+    def chain(self) -> bytes:
+        """Issuing CA, then root, in PEM."""
+        return b"".join(one.public_bytes(Encoding.PEM) for one in (self.issuing, self.root))
+
+
+def admit(
+    leaf: bytes | x509.Certificate,
+    *,
+    anchors: Anchors,
+    role: Role,
+    now: datetime,
+    members: Collection[str] | None,
+) -> Member:
+    """The member that a certificate (PEM, DER or parsed) speaks for, or ``Refused``.
+
+    ``role`` is the one that the caller expects at the other end. ``members`` may be None for the
+    roles of which a federation has one; collaborators are always looked up.
+    """
+    if members is None and role not in SERVERS:
+        raise Bug("collaborators are admitted by a list of members; None was given")
+    certificate = _parsed(leaf)  # 1
+    _check_issuer(certificate, anchors)  # 2
+    for one in (certificate, anchors.issuing, anchors.root):  # 3
+        check_time(one, now)
+    serial = certificate.serial_number
+    if crl.is_revoked(serial, path=anchors.crl, issuer=anchors.issuing, now=now):  # 4
+        raise Refused(
+            Code.CERTIFICATE_REVOKED,
+            f"the CA has revoked the certificate of {_subject(certificate)}. Its owner must be"
+            " invited again ('fx invite NAME')",
+        )
+    identity = _identity(certificate, role)  # 5
+    if identity.federation != anchors.federation:  # 6
+        raise Refused(
+            Code.WRONG_FEDERATION,
+            f"the certificate is for federation {identity.federation!r}, this one is"
+            f" {anchors.federation!r}",
+        )
+    if members is not None and identity.name not in members:  # 7
+        raise Refused(
+            Code.UNKNOWN_MEMBER,
+            f"{identity.name!r} holds a good certificate, but is not on the list of members."
+            " Add the name to plan/cols.yaml at the aggregator if it should take part",
+        )
+    return Member(
+        name=identity.name,
+        role=identity.role,
+        federation=identity.federation,
+        fingerprint=keys.fingerprint(certificate),
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def check_time(certificate: x509.Certificate, now: datetime) -> None:
+    """Step 3 for one certificate. Alone it proves nothing; it tells a wrong clock by its name."""
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    clock = f"here it is {now:%Y-%m-%d %H:%M} UTC. Check both clocks"
+    if now < begins:
+        raise Refused(
+            Code.CERTIFICATE_NOT_YET_VALID,
+            f"the certificate of {_subject(certificate)} is valid from {begins:%Y-%m-%d %H:%M} on;"
+            f" {clock}",
+        )
+    if now > ends:
+        raise Refused(
+            Code.CERTIFICATE_EXPIRED,
+            f"the certificate of {_subject(certificate)} was valid until {ends:%Y-%m-%d %H:%M};"
+            f" {clock}, or renew it ('fx ca renew')",
+        )
+
+
+def _parsed(leaf: bytes | x509.Certificate) -> x509.Certificate:
+    if isinstance(leaf, x509.Certificate):
+        return leaf
+    if not leaf:
+        raise Refused(Code.NO_CERTIFICATE, "the peer showed no certificate. It must certify first")
+    try:
+        if leaf.lstrip().startswith(b"-----BEGIN"):
+            return x509.load_pem_x509_certificate(leaf)
+        return x509.load_der_x509_certificate(leaf)
+    except ValueError as error:
+        raise Refused(Code.MALFORMED, f"the certificate does not parse ({error})") from error
+
+
+def _check_issuer(certificate: x509.Certificate, anchors: Anchors) -> None:
+    try:
+        certificate.verify_directly_issued_by(anchors.issuing)
+    except (ValueError, TypeError, InvalidSignature) as error:
+        raise Refused(
+            Code.FOREIGN_CERTIFICATE,
+            f"the certificate of {_subject(certificate)} was not issued by the CA of federation"
+            f" {anchors.federation!r}. Each party must be certified by the same CA",
+        ) from error
+
+
+def _identity(certificate: x509.Certificate, role: Role) -> Identity:
+    try:
+        identity = Identity.of(certificate)
+    except ValueError as error:
+        raise Refused(Code.WRONG_ROLE, f"the certificate has no identity: {error}") from error
+    if identity.role != role:
+        raise Refused(
+            Code.WRONG_ROLE, f"{identity.name!r} is certified as {identity.role}, not as {role}"
+        )
+    if not profiles.is_leaf(certificate, role):
+        raise Refused(
+            Code.WRONG_ROLE,
+            f"the usages in the certificate of {identity.name!r} are not a {role}'s",
+        )
+    return identity
+
+
+def _subject(certificate: x509.Certificate) -> str:
+    """A certificate's subject for a message: quoted and cut, for a stranger may have chosen it."""
+    try:
+        return repr(certificate.subject.rfc4514_string()[:100])
+    except ValueError:
+        return "an unreadable name"
