@@ -28,8 +28,8 @@ class Site:
     """Where a learner lives; the workspace's ``build(site, **settings)`` gets one.
 
     ``data`` is this party's data; None on the aggregator, which asks for ``weights()`` only.
-    ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. ``seed`` is for the initial weights: the
-    same at every party.
+    ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:N``. ``seed`` is for the initial
+    weights: the same at every party.
     """
 
     member: str
@@ -44,7 +44,7 @@ class Learner(Protocol):
     """Local training: one model, one party's data."""
 
     def weights(self) -> Tensors:
-        """The model's tensors as they are now: at first, the initial weights."""
+        """The initial weights; asked for before the first task."""
         ...
 
     def run(self, task: Task, params: Tensors, pull: Pull) -> Fit:
@@ -132,7 +132,7 @@ def check_settings(
     settings: Mapping[str, Scalar],
     given: Collection[str] = (),
 ) -> None:
-    """Raise ``UserError`` unless each setting is a named parameter of one of ``takers``, of its type.
+    """Raise ``UserError`` unless each setting is a parameter of one of ``takers``, of its type.
 
     ``given`` are the parameters that are filled in for the user, and so are not settings. A
     parameter without a default that is neither must be among the settings.
@@ -198,13 +198,9 @@ def blame(error: BaseException) -> str:
 def _metric(name: object, value: object) -> float:
     if not isinstance(name, str) or not name or "/" in name:
         raise Refused(Code.MALFORMED, f"metric {name!r}: a name is a word without '/'")
-    if not isinstance(value, int | float | np.number | np.bool_) and np.ndim(value) != 0:  # type: ignore[call-overload]
+    if not isinstance(value, int | float | np.number | np.bool_):
         raise Refused(Code.MALFORMED, f"metric {name!r} must be a number, got {_kind(value)}")
-    try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError) as error:
-        message = f"metric {name!r} must be a number, got {_kind(value)}"
-        raise Refused(Code.MALFORMED, message) from error
+    number = float(value)
     if not math.isfinite(number):
         raise Refused(Code.NOT_FINITE, f"metric {name!r} is {number}")
     return number
