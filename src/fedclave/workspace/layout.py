@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where things lie in a workspace, and how a new one is made from a template."""
+
+import shutil
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from fedclave.errors import UserError
+
+_IGNORED = (
+    "# What never leaves this party.\ncert/\ndata/\nlogs/\nsave/\nplan/cols.yaml\nplan/data.yaml\n"
+)
+_CACHES = ("__pycache__",)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The paths of one workspace. Nothing is read; ``open_`` checks that there is one."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        """What all parties agreed to do."""
+        return self.root / "plan" / "plan.yaml"
+
+    @property
+    def attestation(self) -> Path:
+        """The attestation policy, if the federation has one."""
+        return self.root / "plan" / "attestation.yaml"
+
+    @property
+    def members(self) -> Path:
+        """The authorised members (``workspace.members``); on the aggregator only."""
+        return self.root / "plan" / "cols.yaml"
+
+    @property
+    def data_paths(self) -> Path:
+        """Where each local member's data lies (``workspace.members``); never exported."""
+        return self.root / "plan" / "data.yaml"
+
+    @property
+    def src(self) -> Path:
+        """The federation's own code."""
+        return self.root / "src"
+
+    @property
+    def cert(self) -> Path:
+        """The party's keys and certificates, 0700."""
+        return self.root / "cert"
+
+    @property
+    def data(self) -> Path:
+        """The party's data, unless ``plan/data.yaml`` points elsewhere."""
+        return self.root / "data"
+
+    @property
+    def save(self) -> Path:
+        """Models, checkpoints and the journal."""
+        return self.root / "save"
+
+    @property
+    def initial(self) -> Path:
+        """The weights before round 1."""
+        return self.save / "initial.safetensors"
+
+    @property
+    def logs(self) -> Path:
+        """Events and the audit log."""
+        return self.root / "logs"
+
+    @property
+    def events(self) -> Path:
+        """What happened, as JSON lines."""
+        return self.logs / "events.jsonl"
+
+    def make_folders(self) -> None:
+        """The folders that are this party's own; ``cert`` is for its owner alone."""
+        for folder in (self.data, self.save, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.cert.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def open_(root: Path) -> Workspace:
+    """The workspace in a folder. Raises ``UserError`` if there is no plan in it."""
+    workspace = Workspace(root)
+    if not workspace.plan.is_file():
+        where = root.absolute()
+        raise UserError(
+            f"{where} is not a workspace: it has no plan/plan.yaml. Go to one, or make one with"
+            " 'fx workspace create --template numpy-digits DIR'"
+        )
+    return workspace
+
+
+def templates() -> tuple[str, ...]:
+    """The names of the templates that ``create`` knows."""
+    return tuple(sorted(entry.name for entry in _templates().iterdir() if entry.is_dir()))
+
+
+def create(template: str, root: Path) -> Workspace:
+    """A new workspace from a template, in a folder that is new or empty.
+
+    Raises ``UserError`` for an unknown template or a folder with something in it.
+    """
+    if template not in templates():
+        raise UserError(f"no template is called {template!r}. Templates: {', '.join(templates())}")
+    require_empty(root)
+    root.mkdir(parents=True, exist_ok=True)
+    _copy(_templates() / template, root)
+    (root / ".gitignore").write_text(_IGNORED, encoding="utf-8")
+    workspace = Workspace(root)
+    workspace.make_folders()
+    return workspace
+
+
+def require_empty(folder: Path) -> None:
+    """Raise ``UserError`` unless the folder does not exist or is empty."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"{folder} exists and is not a folder. Name a new one")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} exists and is not empty. Name a new folder")
+
+
+def _templates() -> Traversable:
+    return resources.files("fedclave") / "templates"
+
+
+def _copy(source: Traversable, target: Path) -> None:
+    for entry in source.iterdir():
+        if entry.name in _CACHES:
+            continue
+        if entry.is_dir():
+            (target / entry.name).mkdir()
+            _copy(entry, target / entry.name)
+        else:
+            with entry.open("rb") as file, (target / entry.name).open("wb") as copy:
+                shutil.copyfileobj(file, copy)
