@@ -7,7 +7,7 @@ is done once. What a learner keeps between rounds is stored with it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fedclave.algorithms.core import Algorithm
@@ -30,7 +30,7 @@ from fedclave.messages import (
     Update,
 )
 from fedclave.plan import Plan
-from fedclave.tensors import Layout, Stored, Tensors
+from fedclave.tensors import Array, Layout, Stored, Tensors
 
 Started = Callable[[Request, str], None]
 """Called with each step of a request as it starts, in the thread that works on it."""
@@ -81,13 +81,14 @@ class Collaborator:
         return reply, self._notebook.packet_path(reply)
 
     def _attempt(self, request: Request, model: Path, started: Started) -> Reply:
+        params = Stored(model)
         try:
-            update, memory = self._work(request, Stored(model), started)
+            update, memory = self._work(request, params, started)
+            return self._keep(request, update, delta_layout(params.layout), memory)
         except Refused as refused:
             return _failed(request, refused.code, refused.message)
         except UserError as error:
             return _failed(request, Code.TASK_FAILED, str(error))
-        return self._keep(request, update, memory)
 
     def _work(
         self, request: Request, params: Stored, started: Started
@@ -95,7 +96,7 @@ class Collaborator:
         """Run the steps in order; the update is what training changed."""
         if isinstance(self._learner, Remembering):
             self._learner.remember(self._notebook.memory(request.round) or {})
-        received = dict(params)
+        received = {name: _read_only(params[name]) for name in params}
         current: Tensors = received
         pull = self._algorithm.begin(received)
         weight, measured = 0, []
@@ -112,8 +113,7 @@ class Collaborator:
                 Measurement(series=step, examples=fit.examples, values=dict(fit.metrics))
             )
         check(measured, request.tasks)
-        delta = _delta(current, received, delta_layout(params.layout)) if weight else {}
-        check_values(blocks_of(delta), self._bounds)
+        delta = _Delta(current, received, self._bounds)
         memory = self._learner.memory() if isinstance(self._learner, Remembering) else None
         return Update(delta=delta, weight=weight, measurements=tuple(measured)), memory
 
@@ -143,11 +143,13 @@ class Collaborator:
                 f" (traceback in {self._notebook.failures})"
             ) from error
 
-    def _keep(self, request: Request, update: Update, memory: Tensors | None) -> Reply:
+    def _keep(
+        self, request: Request, update: Update, layout: Layout, memory: Tensors | None
+    ) -> Reply:
         packet = None
         if update.weight:
-            digest, size = self._notebook.write_packet(update.delta)
-            packet = Packet(digest=digest, size=size, weight=update.weight)
+            digest = self._notebook.write_packet(update.delta, layout)
+            packet = Packet(digest=digest, size=layout.size, weight=update.weight)
         reply = Reply(request=request.id, packet=packet, measurements=update.measurements)
         self._notebook.keep(request, reply, memory)
         return reply
@@ -163,5 +165,27 @@ def _failed(request: Request, code: Code, message: str) -> Reply:
     return Reply(request=request.id, failure=Failure(code=code, message=message))
 
 
-def _delta(new: Tensors, old: Tensors, to: Layout) -> Tensors:
-    return {e.name: difference(new[e.name], old[e.name]) for e in to.entries}
+class _Delta(Mapping[str, Array]):
+    """Each new - old is made and checked as it is written: no second model in memory."""
+
+    def __init__(self, new: Tensors, old: Tensors, bounds: Range) -> None:
+        self._new = new
+        self._old = old
+        self._bounds = bounds
+
+    def __getitem__(self, name: str) -> Array:
+        change = difference(self._new[name], self._old[name])
+        check_values(blocks_of({name: change}), self._bounds)
+        return change
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._old)
+
+    def __len__(self) -> int:
+        return len(self._old)
+
+
+def _read_only(array: Array) -> Array:
+    """The array, which the learner may not change: the update is the difference from it."""
+    array.flags.writeable = False
+    return array

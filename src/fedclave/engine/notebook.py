@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A collaborator's memory on disk: its last answers, their updates, and what its learner keeps."""
+"""A collaborator's memory on disk: its last answers, their updates, and what its learner keeps.
+
+What a learner keeps is forced to the disk with the answer that it belongs to. An update is not: if
+the machine itself goes down, its bytes may be lost, which is noticed, and the task is done again.
+"""
 
 import json
 import traceback
@@ -10,7 +14,7 @@ from typing import Any
 from fedclave.engine.store import lock, open_database, writing
 from fedclave.errors import Unavailable
 from fedclave.messages import Measurement, Packet, Reply, Request, Task
-from fedclave.tensors import Stored, Tensors, write_content
+from fedclave.tensors import Layout, Stored, Tensors, file_digest, write_content
 
 _SCHEMA = """
 create table if not exists answers (
@@ -24,6 +28,7 @@ class Notebook:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
+        self._written: set[str] = set()
         self._lock = lock(folder / "collaborator.lock")
         self._database = open_database(folder / "collaborator.db", _SCHEMA)
 
@@ -39,8 +44,7 @@ class Notebook:
         if row is None:
             return None
         reply = _reply(json.loads(row[0]))
-        path = self.packet_path(reply)
-        return reply if path is None or path.is_file() else None
+        return reply if reply.packet is None or self._whole(reply.packet.digest) else None
 
     def memory(self, before: int) -> Tensors | None:
         """What the learner kept after its latest round before this one."""
@@ -59,14 +63,16 @@ class Notebook:
         """The file of a reply's update."""
         return self._content(reply.packet.digest) if reply.packet else None
 
-    def write_packet(self, delta: Tensors) -> tuple[str, int]:
-        """Store an update durably; returns its digest and size."""
-        digest = self._write(delta)
-        return digest, self._content(digest).stat().st_size
+    def write_packet(self, delta: Tensors, layout: Layout) -> str:
+        """Store an update of this layout; returns its digest."""
+        digest = self._write(delta, layout, durable=False)
+        self._written.add(digest)
+        return digest
 
     def keep(self, request: Request, reply: Reply, memory: Tensors | None) -> None:
         """Journal an answer, and drop files that only older rounds needed."""
-        digest = None if memory is None else self._write(memory)
+        digest = self._write(memory, None, durable=True) if memory else None
+        self._database.execute(f"pragma synchronous={'full' if digest else 'normal'}")
         with writing(self._database, self._folder) as rows:
             rows.execute("delete from answers where round >= ?", (request.round,))
             values = (request.round, request.id, json.dumps(asdict(reply)), digest)
@@ -97,9 +103,13 @@ class Notebook:
     def _content(self, digest: str) -> Path:
         return self._folder / f"{digest}.safetensors"
 
-    def _write(self, tensors: Tensors) -> str:
+    def _whole(self, digest: str) -> bool:
+        path = self._content(digest)
+        return path.is_file() and (digest in self._written or file_digest(path) == digest)
+
+    def _write(self, tensors: Tensors, layout: Layout | None, *, durable: bool) -> str:
         try:
-            return write_content(self._folder, tensors)
+            return write_content(self._folder, tensors, known=layout, durable=durable)
         except OSError as error:
             raise Unavailable(
                 f"{self._folder}: the update could not be stored ({error.strerror}). Free space,"

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from fedclave.errors import Refused, Unavailable, UserError
-from fedclave.tensors import Stored, Tensors, file_digest, write_content
+from fedclave.tensors import Stored, Tensors, digest, file_digest, write_content
 
 POINTS = ("opened", "model-written", "state-written", "recorded", "pruned")
 """The journal's points, in the order in which a round passes them."""
 
+_NOTHING = digest({})
 _SCHEMA = """
 create table if not exists run (plan text primary key);
 create table if not exists opened (round integer primary key, assignment text not null);
@@ -174,6 +175,8 @@ class Store:
         models = self._folder / "models"
         if isinstance(tensors, Stored) and tensors.path.parent == models:
             return tensors.path.stem  # unchanged since it was read from here
+        if not tensors and self.path(_NOTHING).is_file():
+            return _NOTHING  # most algorithms keep no state: one file serves all rounds
         try:
             return write_content(models, tensors)
         except OSError as error:

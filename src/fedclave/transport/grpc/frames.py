@@ -26,7 +26,7 @@ OPTIONS: list[tuple[str, int]] = [
     ("grpc.max_metadata_size", 2**14),
     # A fixed window bounds the memory that one peer can make us hold; the bandwidth-delay probe
     # would grow it. docs/adr/0003 has the measurements.
-    ("grpc.http2.lookahead_bytes", 4 * 2**20),
+    ("grpc.http2.lookahead_bytes", 2 * 2**20),
     ("grpc.http2.bdp_probe", 0),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 15_000),

@@ -20,6 +20,6 @@ def keep_freed_chunks() -> bool:
         (_M_MMAP_THRESHOLD, 32 * 2**20),
         (_M_TRIM_THRESHOLD, 512 * 2**20),
         (_M_TOP_PAD, 16 * 2**20),
-        (_M_ARENA_MAX, 2),
+        (_M_ARENA_MAX, 1),
     )
     return all(mallopt(name, value) == 1 for name, value in settings)

@@ -3,7 +3,7 @@
 
 Before a body is read, in every call: the gate admits the certificate of the channel, the member's
 quota allows the call, and its open request asks for it. A call that makes no progress ends after
-``stall_s``; one peer's slowness holds nothing that another needs.
+``network.stall_s``; one peer's slowness holds nothing that another needs.
 """
 
 import asyncio
@@ -29,7 +29,6 @@ from fedclave.transport.grpc.quota import Quota
 from fedclave.trust import gate
 from fedclave.trust.credentials import Credentials
 
-STALL_S = 30.0  # a peer that moves no message for so long is cut off
 HELLO_S = 10.0
 
 Context = Any  # grpc.aio.ServicerContext; its stubs leave the type parameters open
@@ -56,17 +55,15 @@ class Door:
 
 
 class Service:
-    """The four calls. ``stall_s`` is how long a peer may stand still in one."""
+    """The four calls. The plan's ``network.stall_s`` is how long a peer may stand still in one."""
 
-    def __init__(
-        self, plan: Plan, store: Store, hub: Hub, door: Door, events: Events, stall_s: float
-    ) -> None:
+    def __init__(self, plan: Plan, store: Store, hub: Hub, door: Door, events: Events) -> None:
         self._plan = plan
         self._store = store
         self._hub = hub
         self._door = door
         self._events = events
-        self._stall_s = stall_s
+        self._stall_s = plan.network.stall_s
         self._quota = Quota()
 
     def handlers(self) -> grpc.GenericRpcHandler:
