@@ -102,12 +102,13 @@ class Aggregator:
         return await self._close(state, progress, params, algorithm)
 
     async def _closing_evaluation(self, state: State) -> State:
-        """Measure the final model; a member that does not answer costs its figure, not the run."""
+        """Have those of the last round measure the final model; none of them can stop the run."""
+        here = self._store.records()[-1]["accepted"]
         asked = {
-            member: tuple(step for step in steps if step.endswith("/global"))
+            member: measures
             for member, steps in self._assignment(state.round + 1).items()
+            if member in here and (measures := tuple(s for s in steps if s.endswith("/global")))
         }
-        asked = {member: steps for member, steps in asked.items() if steps}
         progress = await self._collect(state, asked, needed=0)
         return await self._close(state, progress, state.params, state.algorithm)
 

@@ -102,7 +102,7 @@ def admit(
     certificate = _parsed(leaf)  # 1
     _check_issuer(certificate, anchors)  # 2
     for one in (certificate, anchors.issuing, anchors.root):  # 3
-        check_time(one, now)
+        _check_time(one, now)
     serial = certificate.serial_number
     if crl.is_revoked(serial, path=anchors.crl, issuer=anchors.issuing, now=now):  # 4
         raise Refused(
@@ -132,22 +132,13 @@ def admit(
     )
 
 
-def check_time(certificate: x509.Certificate, now: datetime) -> None:
-    """Step 3 for one certificate. Alone it proves nothing; it tells a wrong clock by its name."""
-    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    clock = f"here it is {now:%Y-%m-%d %H:%M} UTC. Check both clocks"
-    if now < begins:
-        raise Refused(
-            Code.CERTIFICATE_NOT_YET_VALID,
-            f"the certificate of {_subject(certificate)} is valid from {begins:%Y-%m-%d %H:%M} on;"
-            f" {clock}",
-        )
-    if now > ends:
-        raise Refused(
-            Code.CERTIFICATE_EXPIRED,
-            f"the certificate of {_subject(certificate)} was valid until {ends:%Y-%m-%d %H:%M};"
-            f" {clock}, or renew it ('fx ca renew')",
-        )
+def foresee(leaf: bytes, *, role: Role, now: datetime) -> None:
+    """Steps 1, 3 and 5 for a peer whose CA is not known yet. To pass proves nothing: it only tells
+    a wrong clock or a wrong port by its name, before the peer is asked for its roots.
+    """
+    certificate = _parsed(leaf)
+    _check_time(certificate, now)
+    _identity(certificate, role)
 
 
 def _parsed(leaf: bytes | x509.Certificate) -> x509.Certificate:
@@ -172,6 +163,23 @@ def _check_issuer(certificate: x509.Certificate, anchors: Anchors) -> None:
             f"the certificate of {_subject(certificate)} was not issued by the CA of federation"
             f" {anchors.federation!r}. Each party must be certified by the same CA",
         ) from error
+
+
+def _check_time(certificate: x509.Certificate, now: datetime) -> None:
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    clock = f"here it is {now:%Y-%m-%d %H:%M} UTC. Check both clocks"
+    if now < begins:
+        raise Refused(
+            Code.CERTIFICATE_NOT_YET_VALID,
+            f"the certificate of {_subject(certificate)} is valid from {begins:%Y-%m-%d %H:%M} on;"
+            f" {clock}",
+        )
+    if now > ends:
+        raise Refused(
+            Code.CERTIFICATE_EXPIRED,
+            f"the certificate of {_subject(certificate)} was valid until {ends:%Y-%m-%d %H:%M};"
+            f" {clock}, or renew it ('fx ca renew')",
+        )
 
 
 def _identity(certificate: x509.Certificate, role: Role) -> Identity:

@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -31,7 +32,7 @@ from fedclave.transport.grpc.proto import enrol_pb2 as pb
 from fedclave.trust import keys, profiles
 from fedclave.trust.adopt import adopt, root_sha256
 from fedclave.trust.credentials import Credentials, next_key
-from fedclave.trust.gate import Anchors, admit, check_time
+from fedclave.trust.gate import Anchors, admit, foresee
 from fedclave.trust.names import Identity
 from fedclave.trust.pki import bundle
 from fedclave.trust.requests import make_request
@@ -128,21 +129,14 @@ class _Service:
 async def _met(
     address: str, cert_folder: Path, root: str, now: datetime
 ) -> AsyncIterator[_Service]:
-    leaf = await read_leaf(address, role="authority", judge=lambda leaf: None)  # 1
-    check_time(_parsed(leaf, address), now)  # gRPC would not say clearly that a clock is wrong
+    foreseen = partial(foresee, role="authority", now=now)
+    leaf = await read_leaf(address, role="authority", judge=foreseen)  # 1
     async with pinned(address, leaf, role="authority", options=OPTIONS) as channel:
         reply = await _call(channel, address, "Roots", pb.RootsRequest().SerializeToString())  # 2
         roots = pb.RootsReply.FromString(reply)
         anchors = adopt(cert_folder, roots.chain, roots.revocations, root=root)  # 3
         admit(leaf, anchors=anchors, role="authority", now=now, members=None)  # 4
         yield _Service(address=address, channel=channel, leaf=leaf, anchors=anchors)  # 5
-
-
-def _parsed(leaf: bytes, address: str) -> x509.Certificate:
-    try:
-        return x509.load_der_x509_certificate(leaf)
-    except ValueError as error:
-        raise Refused(Code.MALFORMED, f"the certificate of {address}: {error}") from error
 
 
 async def _call(channel: grpc.aio.Channel, address: str, name: str, request: bytes) -> bytes:
