@@ -311,17 +311,19 @@ _BOUNDS = {
     "finite_number": ("must be a finite number", ""),
     "too_short": ("must not be empty", "Add one."),
 }
+_NAME_FORM = (
+    "a name",
+    "Names are 1 to 64 letters, digits, dots, dashes and underscores, and begin and end with a"
+    " letter or digit.",
+)
 _FORMS = {
-    "name": "Names are 1 to 64 letters, digits, dots, dashes and underscores, and begin and end"
-    " with a letter or digit.",
-    "members": "These are names as in 'fx invite NAME'.",
-    "build": "Write MODULE:FUNCTION, for example src.learner:build.",
-    "function": "Write MODULE:FUNCTION, for example src.assignment:assign.",
-    "device": "Write auto, cpu, cuda or cuda:N.",
-    "run": "Write the name of the learner's method, for example fit.",
-    "address": "Write HOST:PORT, for example aggregator.example.org:8443.",
+    "build": ("a reference", "Write MODULE:FUNCTION, for example src.learner:build."),
+    "function": ("a reference", "Write MODULE:FUNCTION, for example src.assignment:assign."),
+    "device": ("a device", "Write auto, cpu, cuda or cuda:N."),
+    "run": ("a method's name", "Write the name of the learner's method, for example fit."),
+    "address": ("an address", "Write HOST:PORT, for example aggregator.example.org:8443."),
 }
-"""What a key with a pattern wants, by its name."""
+"""What keys with a pattern want; all others are names."""
 
 
 def _problems(error: ValidationError, document: yamlfile.Document) -> Iterator[Problem]:
@@ -357,6 +359,8 @@ def _sentence(item: Any, at: yamlfile.Path) -> tuple[str, str]:
         return f"must be a finite number, got {got}", ""
     if kind in _EXPECTED:
         typed = got if value is None else f"{type(value).__name__} {got}"
+        if kind == "string_type" and type(value) in (int, float, bool):
+            return f"expected str, got {typed}", "Write it in quotes."
         quoted = isinstance(value, str) and re.fullmatch(
             r"[-+]?[0-9.]{1,20}([eE][-+]?[0-9]{1,3})?", value
         )
@@ -364,7 +368,8 @@ def _sentence(item: Any, at: yamlfile.Path) -> tuple[str, str]:
         return f"expected {_EXPECTED[kind]}, got {typed}", remedy
     if kind == "string_pattern_mismatch":
         key = next(part for part in reversed(at) if isinstance(part, str))
-        return f"{got} does not have the form of this key's values", _FORMS.get(key, "")
+        kind, remedy = _FORMS.get(key, _NAME_FORM)
+        return f"{got} has not the form of {kind}", remedy
     reason, remedy = _BOUNDS.get(kind, (item["msg"], ""))
     return f"{reason.format(**context)}, got {got}", remedy
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -274,7 +275,7 @@ def _write(
     folder: Path, name: Callable[[str], str], data: Iterator[memoryview], *, durable: bool
 ) -> str:
     sha = hashlib.sha256()
-    temporary = folder / f".{os.getpid()}.tmp"
+    temporary = folder / f".{os.getpid()}.{get_ident()}.tmp"  # two threads may write at once
     try:
         with temporary.open("wb") as file:
             for piece in data:

@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from tests.support import ca
 
 from fedclave.errors import Code, Refused
 from fedclave.trust import keys, pki, profiles, requests
 from fedclave.trust.names import Identity, Role
-from tests.support import ca
 
 ALICE = Identity(federation="digits", role="collaborator", name="alice")
 NAMES = profiles.names(ALICE)

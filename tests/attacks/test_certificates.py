@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
+from tests.support import ca
 
 from fedclave.errors import Code, Refused
 from fedclave.trust import keys, pki
 from fedclave.trust.gate import Member, admit
 from fedclave.trust.names import Identity, Role
-from tests.support import ca
 
 DAY = timedelta(days=1)
 

@@ -162,8 +162,7 @@ class Authority:
 
     def issued(self) -> list[tuple[x509.Certificate, datetime | None]]:
         """Every certificate in order of issue, each with the time of its revocation if it was."""
-        revoked = self._revoked()
-        return [(one, revoked.get(one.serial_number)) for one in self._issued()]
+        return issued(self._folder)
 
     def _issue(
         self,
@@ -249,26 +248,10 @@ class Authority:
             ) from error
 
     def _issued(self) -> Iterator[x509.Certificate]:
-        for entry in self._entries():
-            if entry["event"] == "issued":
-                yield x509.load_pem_x509_certificate(entry["pem"].encode())
+        return _issued(self._record)
 
     def _revoked(self) -> dict[int, datetime]:
-        return {
-            int(entry["serial"], 16): datetime.fromisoformat(entry["time"])
-            for entry in self._entries()
-            if entry["event"] == "revoked"
-        }
-
-    def _entries(self) -> Iterator[Mapping[str, Any]]:
-        """The record; a line that a crash cut short was never acted upon and is passed over."""
-        if not self._record.exists():
-            return
-        for line in self._record.read_bytes().splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
+        return _revoked(self._record)
 
     @property
     def _record(self) -> Path:
@@ -279,9 +262,41 @@ class Authority:
         return self._folder / "ca" / "lock"
 
 
+def issued(folder: Path) -> list[tuple[x509.Certificate, datetime | None]]:
+    """What ``Authority.issued`` says of the CA in ``folder/ca``; needs no passphrase."""
+    record = folder / "ca" / "issued.jsonl"
+    revoked = _revoked(record)
+    return [(one, revoked.get(one.serial_number)) for one in _issued(record)]
+
+
 def bundle(leaf: x509.Certificate, anchors: Anchors) -> bytes:
     """A leaf and the issuing CA in PEM: what a party's ``NAME.pem`` holds and its TLS shows."""
     return _pem(leaf) + _pem(anchors.issuing)
+
+
+def _issued(record: Path) -> Iterator[x509.Certificate]:
+    for entry in _entries(record):
+        if entry["event"] == "issued":
+            yield x509.load_pem_x509_certificate(entry["pem"].encode())
+
+
+def _revoked(record: Path) -> dict[int, datetime]:
+    return {
+        int(entry["serial"], 16): datetime.fromisoformat(entry["time"])
+        for entry in _entries(record)
+        if entry["event"] == "revoked"
+    }
+
+
+def _entries(record: Path) -> Iterator[Mapping[str, Any]]:
+    """The record; a line that a crash cut short was never acted upon and is passed over."""
+    if not record.exists():
+        return
+    for line in record.read_bytes().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

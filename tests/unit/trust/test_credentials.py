@@ -3,11 +3,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.support import ca
 
 from fedclave.errors import UserError
 from fedclave.trust import files, keys
 from fedclave.trust.credentials import Credentials, next_key, renew_due
-from tests.support import ca
 
 
 def test_credentials_are_read_as_they_were_written(tmp_path: Path) -> None:

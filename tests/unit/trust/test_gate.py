@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from tests.support import ca
 
 from fedclave.errors import Bug, Code, Refused, UserError
 from fedclave.trust import keys
 from fedclave.trust.gate import Anchors, Member, admit
-from tests.support import ca
 
 
 def test_a_member_is_what_its_certificate_says(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.support import ca
 
 from fedclave.errors import Unavailable, UserError
 from fedclave.trust import files, keys
-from tests.support import ca
 
 
 def test_a_saved_key_is_loaded_again(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
+from tests.support import ca
 
 from fedclave.errors import UserError
 from fedclave.trust import crl, keys, pki, profiles
 from fedclave.trust.gate import Anchors, admit
 from fedclave.trust.names import Identity
-from tests.support import ca
 
 DAY = timedelta(days=1)
 

@@ -3,11 +3,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from tests.support import ca
 
 from fedclave.errors import Refused, UserError
 from fedclave.trust import tokens
 from fedclave.trust.names import Identity
-from tests.support import ca
 
 ALICE = Identity(federation="digits", role="collaborator", name="alice")
 

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A federation of real processes for tests: a workspace, a CA, `fx aggregator` and parties."""
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedclave.trust import keys, pki
+from fedclave.trust.credentials import Credentials
+from fedclave.trust.gate import Anchors
+
+FX = [sys.executable, "-m", "fedclave.cli.main"]
+WAIT_S = 60.0
+
+PLAN = """schema: 1
+name: kit
+rounds: {rounds}
+seed: 7
+learner: {{build: "src.learner:build", settings: {settings}}}
+tasks:
+  train: {{run: fit}}
+  validate: {{run: evaluate, on: [global]}}
+quorum: {{minimum: 1, fraction: {fraction}, deadline_s: {deadline_s}}}
+network: {{patience_s: {patience_s}, stall_s: {stall_s}}}
+"""
+
+LEARNER = '''
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fedclave.messages import Fit
+
+
+class Mean:
+    """Moves half-way towards its own number; does as the file beside its data says."""
+
+    def __init__(self, site, count):
+        self.site, self.count = site, count
+
+    def weights(self):
+        return {"w": np.zeros(self.count, np.float32), "steps": np.zeros((), np.int64)}
+
+    def run(self, task, params, pull):
+        target = float(self.site.data.read_text())
+        if task.run == "evaluate":
+            return Fit(examples=4, metrics={"accuracy": -abs(target - float(params["w"][0]))})
+        misbehave(self.site.data.with_suffix(".order"), task)
+        w = params["w"] + np.float32(0.5) * (np.float32(target) - params["w"])
+        return Fit(params={"w": w, "steps": params["steps"] + 1}, examples=int(target) or 1)
+
+
+def misbehave(order, task):
+    """Wait for a file to go away in the round that it names: a way to be busy for as long."""
+    while order.exists() and int(order.read_text() or 0) == task.round:
+        os.sched_yield()
+
+
+def build(site, count=4):
+    return Mean(site, count)
+'''
+
+
+class Party:
+    """One `fx` process; its JSON lines are events, which `wait` returns as they come."""
+
+    def __init__(self, *command: str) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.process = subprocess.Popen(
+            [*FX, *command, "--json"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._errors: list[str] = []
+        drains = (self._drain_stdout, self._drain_stderr)
+        self._threads = [threading.Thread(target=drain, daemon=True) for drain in drains]
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self, event: str, **fields: Any) -> dict[str, Any]:
+        """The next event of this kind with these fields."""
+        return self.until(
+            lambda e: e.get("event") == event and all(e.get(k) == v for k, v in fields.items()),
+            f"{event} {fields}",
+        )
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
+        """The next JSON line that is wanted."""
+        while True:
+            try:
+                line = self._lines.get(timeout=WAIT_S)
+            except queue.Empty:
+                raise AssertionError(f"no {what}; saw {self.events[-5:]}") from None
+            if line is None:
+                raise AssertionError(f"ended before {what}: {self.events[-5:]} {self.stderr}")
+            event = json.loads(line)
+            self.events.append(event)
+            if wanted(event):
+                return event
+
+    def end(self) -> int:
+        """Wait for the exit status."""
+        code = self.process.wait(WAIT_S)
+        while (line := self._lines.get(timeout=WAIT_S)) is not None:
+            self.events.append(json.loads(line))
+        return code
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for thread in self._threads:
+            thread.join(WAIT_S)
+        for stream in (self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()
+
+    @property
+    def stderr(self) -> str:
+        """What it said on stderr so far."""
+        return "".join(self._errors)
+
+    def _drain_stdout(self) -> None:
+        for line in self.process.stdout or ():
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _drain_stderr(self) -> None:
+        for line in self.process.stderr or ():
+            self._errors.append(line)
+
+
+class Federation:
+    """A workspace in a folder with a CA; parties share the folder, as tests may."""
+
+    def __init__(self, folder: Path, members: dict[str, float], **options: Any) -> None:
+        self.folder = folder
+        self.cert = folder / "cert"
+        self.members = members
+        self.address = ""
+        self._parties: list[Party] = []
+        now = datetime.now(UTC)
+        for part in ("plan", "src", "data"):
+            (folder / part).mkdir(parents=True)
+        settings = {"rounds": 3, "settings": "{}", "deadline_s": 60, "fraction": 1.0}
+        plan = PLAN.format(**{**settings, "patience_s": 20, "stall_s": 30, **options})
+        (folder / "plan/plan.yaml").write_text(plan)
+        (folder / "plan/cols.yaml").write_text(json.dumps({"collaborators": list(members)}))
+        (folder / "plan/data.yaml").write_text(
+            json.dumps({name: f"data/{name}.txt" for name in members})
+        )
+        (folder / "src/learner.py").write_text(LEARNER)
+        self.authority = pki.Authority.create(self.cert, "kit", b"kit", now)
+        self.certify("aggregator", "aggregator")
+        for name, target in members.items():
+            (folder / f"data/{name}.txt").write_text(str(target))
+            self.certify("collaborator", name)
+        run = [*FX, "plan", "initialize", "-C", str(folder), "--json"]
+        subprocess.run(run, check=True, stdout=subprocess.DEVNULL, timeout=WAIT_S)
+
+    @property
+    def anchors(self) -> Anchors:
+        """What its parties trust."""
+        return Anchors.read(self.cert)
+
+    def certify(
+        self,
+        role: Any,
+        name: str,
+        *,
+        authority: pki.Authority | None = None,
+        at: datetime | None = None,
+        life: timedelta = timedelta(days=7),
+        into: str | None = None,
+    ) -> Credentials:
+        """A certificate for a name, saved as that name's or as ``into``'s."""
+        authority = authority or self.authority
+        key = keys.generate()
+        request = pki.make_request(
+            key, federation=authority.federation, role=role, name=name, hosts=["localhost"]
+        )
+        now = at or datetime.now(UTC)
+        leaf = authority.issue(request, role=role, name=name, now=now, life=life)
+        chain = pki.bundle(leaf, authority.anchors)
+        credentials = Credentials(key=keys.encode(key), chain=chain)
+        credentials.replace(self.cert, into or name)
+        return credentials
+
+    def aggregator(self) -> Party:
+        """Start `fx aggregator start`; sets ``address`` (the same again after a restart)."""
+        listen = self.address or "localhost:0"
+        party = self._start("aggregator", "start", "--listen", listen)
+        self.address = party.wait("listening")["address"]
+        return party
+
+    def collaborator(self, name: str) -> Party:
+        """Start `fx collaborator start`."""
+        return self._start("collaborator", "start", "-n", name, "--address", self.address)
+
+    def all(self) -> list[Party]:
+        """Start every collaborator."""
+        return [self.collaborator(name) for name in self.members]
+
+    def busy(self, name: str, in_round: int) -> "Path":
+        """Make a member busy in that round until the returned file is removed."""
+        order = self.folder / f"data/{name}.order"
+        order.write_text(str(in_round))
+        return order
+
+    def final(self, rounds: int = 3) -> np.ndarray[Any, Any]:
+        """What ``w`` must be after that many undisturbed rounds, in float64."""
+        total = sum(self.members.values())
+        w = 0.0
+        for _ in range(rounds):
+            w += sum(t * 0.5 * (t - w) for t in self.members.values()) / total
+        return np.full(4, w)
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        for party in self._parties:
+            party.kill()
+
+    def _start(self, *command: str) -> Party:
+        party = Party(*command[:2], "-C", str(self.folder), *command[2:])
+        self._parties.append(party)
+        return party
+
+
+@contextmanager
+def federation(folder: Path, **options: Any) -> Iterator[Federation]:
+    """A federation whose processes end with the block."""
+    members = options.pop("members", {"anna": 1.0, "bernd": 2.0, "carla": 5.0})
+    made = Federation(folder, members, **options)
+    try:
+        yield made
+    finally:
+        made.close()
