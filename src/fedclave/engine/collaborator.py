@@ -18,7 +18,7 @@ from fedclave.engine.metrics import check, trains
 from fedclave.engine.notebook import Notebook
 from fedclave.engine.ports import Fetch
 from fedclave.errors import Code, Refused, Unavailable, UserError
-from fedclave.learners.base import Learner, Remembering, checked
+from fedclave.learners.base import Learner, Remembering, blame, checked
 from fedclave.messages import (
     Failure,
     Fit,
@@ -139,7 +139,7 @@ class Collaborator:
         except Exception as error:  # the learner is the user's code: whatever it raises is reported
             self._notebook.report(task, error)
             raise UserError(
-                f"task {task.name!r} raised {type(error).__name__}: {error}"
+                f"task {task.name!r} failed: {blame(error)}"
                 f" (traceback in {self._notebook.failures})"
             ) from error
 

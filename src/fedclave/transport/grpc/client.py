@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -87,19 +87,6 @@ class Client:
                 self._notice("waiting", {"reason": str(error), "seconds": round(wait, 1)})
                 await asyncio.sleep(min(wait, max(patience_s - waited, 0.05)))
                 pause = min(pause * 2, LONGEST_PAUSE_S)
-
-    async def status(self) -> pb.StatusReply:
-        """Ask the aggregator how things stand (``fx collaborator ping``)."""
-        async with self._channel() as channel, self._told():
-            call = channel.unary_stream(
-                f"/{SERVICE}/Status",
-                request_serializer=pb.StatusRequest.SerializeToString,
-                response_deserializer=pb.StatusReply.FromString,
-            )(pb.StatusRequest(), timeout=10.0)
-            reply: pb.StatusReply
-            async for reply in call:
-                return reply
-        raise Unavailable(f"{self._address}: no answer to Status")
 
     async def _work(self, channel: grpc.aio.Channel) -> str:
         async with self._told():
@@ -183,15 +170,34 @@ class Client:
         finally:
             await channel.close()
 
-    @asynccontextmanager
-    async def _told(self) -> AsyncIterator[None]:
-        """Turn the errors of gRPC into ours."""
-        try:
-            yield
-        except grpc.aio.AioRpcError as error:
-            raise frames.error(error, self._address) from error
-        except asyncio.InvalidStateError as error:  # a write on a call that has ended
-            raise Unavailable(f"{self._address}: the call has ended") from error
+    def _told(self) -> AbstractAsyncContextManager[None]:
+        return _told(self._address)
+
+
+async def status(address: str, connect: Connect) -> pb.StatusReply:
+    """Ask the aggregator how things stand (``fx collaborator ping``)."""
+    channel = await connect()
+    async with channel, _told(address):
+        call = channel.unary_stream(
+            f"/{SERVICE}/Status",
+            request_serializer=pb.StatusRequest.SerializeToString,
+            response_deserializer=pb.StatusReply.FromString,
+        )(pb.StatusRequest(), timeout=10.0)
+        reply: pb.StatusReply
+        async for reply in call:
+            return reply
+    raise Unavailable(f"{address}: no answer to Status")
+
+
+@asynccontextmanager
+async def _told(address: str) -> AsyncIterator[None]:
+    """Turn the errors of gRPC into ours."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise frames.error(error, address) from error
+    except asyncio.InvalidStateError as error:  # a write on a call that has ended
+        raise Unavailable(f"{address}: the call has ended") from error
 
 
 class _Stream:

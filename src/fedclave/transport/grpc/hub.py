@@ -40,6 +40,25 @@ class _Ask:
     accept: Accept
     answered: "asyncio.Future[None]"
     body: Body | None = None
+    digest: str = ""
+
+    def keep(self, body: Body, digest: str) -> None:
+        """Hold an upload for the reply that follows."""
+        self.discard()
+        self.body, self.digest = body, digest
+
+    def take(self, reply: Reply) -> Body | None:
+        """The upload that a reply is about, if it came."""
+        if reply.packet is None or reply.packet.digest != self.digest:
+            return None
+        body, self.body = self.body, None
+        return body
+
+    def discard(self) -> None:
+        """Drop an upload that nobody takes."""
+        if self.body is not None:
+            self.body.discard()
+            self.body = None
 
 
 class Hub:
@@ -79,8 +98,7 @@ class Hub:
         finally:
             if self._asks.get(member) is ask:
                 del self._asks[member]
-            if ask.body is not None:
-                ask.body.discard()
+            ask.discard()
             if not answered.done() or answered.cancelled():
                 self._send(member, pb.Down(withdrawn=pb.Withdrawn(request=request.id)))
 
@@ -142,11 +160,8 @@ class Hub:
         verdict = pb.Verdict(request=reply.request)
         try:
             ask = self._open(session.member, reply.request)
-            body, ask.body = ask.body, None
-            if reply.packet is not None and body is None:
-                raise Refused(Code.MALFORMED, "the update was not uploaded before the reply")
             try:
-                await ask.accept(reply, body)
+                await ask.accept(reply, ask.take(reply))
             except Exception as error:
                 if not ask.answered.done():
                     ask.answered.set_exception(error)
@@ -181,9 +196,7 @@ class Hub:
         except Refused:
             body.discard()
             raise
-        if ask.body is not None:
-            ask.body.discard()
-        ask.body = body
+        ask.keep(body, upload.digest)
 
     def _open(self, member: str, request: str) -> _Ask:
         ask = self._asks.get(member)

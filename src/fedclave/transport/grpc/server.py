@@ -8,6 +8,7 @@ quota allows the call, and its open request asks for it. A call that makes no pr
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -291,17 +292,13 @@ class Server:
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((self._service.handlers(),))
         try:
+            await _require_free(address)
             self.port = self._server.add_secure_port(address, self._credentials())
-        except RuntimeError as error:
-            self.port = 0
-            reason = str(error)
-        else:
-            reason = "it is in use"
-        if not self.port:
+        except (OSError, RuntimeError, ValueError) as error:
             raise Unavailable(
-                f"cannot listen on {address} ({reason}). Stop what listens there, or choose another"
+                f"cannot listen on {address} ({error}). Stop what listens there, or choose another"
                 " address with --listen"
-            )
+            ) from error
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
@@ -328,6 +325,17 @@ class Server:
         return grpc.dynamic_ssl_server_credentials(
             configuration(current), renewed, require_client_authentication=True
         )
+
+
+async def _require_free(address: str) -> None:
+    """Raise ``OSError`` unless each of the name's addresses is free; gRPC is content with one."""
+    host, _, port = address.rpartition(":")
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    for family, kind, protocol, _, where in found:
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
 
 
 _SERVER_OPTIONS = [
