@@ -113,11 +113,14 @@ class Aggregator:
         return await self._close(state, progress, state.params, state.algorithm)
 
     def _assignment(self, number: int) -> Assignment:
-        """Member -> steps. What an interrupted process opened the round with stays as it was."""
+        """Member -> steps. What an interrupted process opened the round with stays as it was.
+
+        Only who is no member any more is left out: nobody would ever hear from that one.
+        """
+        members = sorted(self._rules.members())
         journalled = self._store.opened(number)
         if journalled is not None:
-            return journalled
-        members = sorted(self._rules.members())
+            return {member: steps for member, steps in journalled.items() if member in members}
         if len(members) > self._plan.fold.max_members:
             raise Unavailable(
                 f"{len(members)} members, but fold.max_members is {self._plan.fold.max_members}."

@@ -20,6 +20,7 @@ The proof of possession of the certificate's key is TLS's, and precedes this.
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -99,8 +100,7 @@ def admit(
     """
     if members is None and role not in SERVERS:
         raise Bug("collaborators are admitted by a list of members; None was given")
-    certificate = _parsed(leaf)  # 1
-    _check_issuer(certificate, anchors)  # 2
+    certificate = _issued(leaf, anchors)  # 1, 2
     for one in (certificate, anchors.issuing, anchors.root):  # 3
         _check_time(one, now)
     serial = certificate.serial_number
@@ -139,6 +139,14 @@ def foresee(leaf: bytes, *, role: Role, now: datetime) -> None:
     certificate = _parsed(leaf)
     _check_time(certificate, now)
     _identity(certificate, role)
+
+
+@lru_cache(maxsize=1024)
+def _issued(leaf: bytes | x509.Certificate, anchors: Anchors) -> x509.Certificate:
+    """Steps 1 and 2: they depend on the bytes alone, so what was good once stays so."""
+    certificate = _parsed(leaf)
+    _check_issuer(certificate, anchors)
+    return certificate
 
 
 def _parsed(leaf: bytes | x509.Certificate) -> x509.Certificate:
@@ -182,6 +190,7 @@ def _check_time(certificate: x509.Certificate, now: datetime) -> None:
         )
 
 
+@lru_cache(maxsize=1024)
 def _identity(certificate: x509.Certificate, role: Role) -> Identity:
     try:
         identity = Identity.of(certificate)

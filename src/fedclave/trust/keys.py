@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Private keys: ECDSA on P-256, PKCS #8 in PEM, in files of 0600 in folders of 0700."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -92,6 +93,7 @@ def public_bytes(document: x509.Certificate | x509.CertificateSigningRequest) ->
     return document.public_bytes(Encoding.DER)
 
 
+@lru_cache(maxsize=1024)
 def fingerprint(document: x509.Certificate | x509.CertificateSigningRequest) -> str:
     """SHA-256 in eight groups of eight hex digits, for two people to compare."""
     sha = hashes.Hash(hashes.SHA256())

@@ -131,6 +131,12 @@ class Hub:
             del self._sessions[session.member]
             self._events.emit("member_left", member=session.member, reason=reason)
 
+    def expel(self, member: str, refused: Refused) -> None:
+        """The gate no longer lets a member in: nothing is expected of it any more."""
+        ask = self._asks.get(member)
+        if ask is not None and not ask.answered.done():
+            ask.answered.set_exception(refused)
+
     def finish(self, model: str) -> None:
         """Tell everybody that the run is over, and end their streams."""
         for session in self._sessions.values():

@@ -139,6 +139,8 @@ class Service:
                 await asyncio.gather(reading, return_exceptions=True)
         except Refused as refused:
             reason = str(refused)
+            if refused.code in _FOR_GOOD:
+                self._hub.expel(member.name, refused)
             raise
         finally:
             self._hub.leave(session, reason)
@@ -337,6 +339,9 @@ async def _require_free(address: str) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
 
+
+_FOR_GOOD = {Code.CERTIFICATE_REVOKED, Code.UNKNOWN_MEMBER}
+"""Refusals in the middle of a connection after which the member will not be back this round."""
 
 _SERVER_OPTIONS = [
     ("grpc.so_reuseport", 0),
