@@ -55,10 +55,14 @@ class Running:
             seen = self.changed.wait_for(lambda: text in self.printed or self.ended, WAIT_S)
         assert seen and text in self.printed, f"no {text!r} in:\n{self.printed}"
 
-    def succeed(self) -> None:
-        """Wait for its end, which must be a good one."""
+    def end(self) -> None:
+        """Wait for the end of what it prints."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.ended, WAIT_S), self.printed
+
+    def succeed(self) -> None:
+        """Wait for its end, which must be a good one."""
+        self.end()
         assert self.process.wait(WAIT_S) == 0, self.printed
 
 
@@ -99,8 +103,7 @@ class Terminals:
             if running.process.poll() is None:
                 os.killpg(running.process.pid, signal.SIGKILL)
             running.process.wait()
-            with running.changed:
-                running.changed.wait_for(lambda: running.ended, WAIT_S)
+            running.end()
             os.close(running.keyboard)
 
     def _type(self, terminal: str, text: str, until: str) -> None:

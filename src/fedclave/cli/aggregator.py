@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fx aggregator``: the server of one run."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedclave.cli import console, signals
+from fedclave.cli.options import (
+    Json,
+    JsonLines,
+    PassphraseFile,
+    WorkspaceDir,
+    Yes,
+    address,
+    command,
+    noun,
+)
+
+if TYPE_CHECKING:
+    from fedclave.cli.run import Party
+    from fedclave.engine.store import State
+
+app = noun("aggregator", "Certify and run the aggregator.")
+
+
+@command(
+    app,
+    "generate-cert-request",
+    "fx aggregator generate-cert-request --host fl.example.org",
+)
+def generate_cert_request(
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host",
+            "--fqdn",
+            metavar="HOST",
+            help="A name or IP address that it listens on; may be repeated.",
+            show_default="the plan's",
+        ),
+    ] = None,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
+) -> None:
+    """Make the aggregator's key, which stays here, and cert/aggregator.csr for the CA."""
+    from fedclave.cli import exchange, run
+    from fedclave.plan import load
+    from fedclave.workspace import layout
+
+    opened = layout.open_(workspace)
+    plan = load(opened.plan)
+    hosts = host or [plan.network.address.rpartition(":")[0].strip("[]")]
+    subject = exchange.Subject(workspace=opened, role="aggregator", name=run.AGGREGATOR)
+    exchange.request(subject, plan.name, hosts, as_json)
+
+
+@command(app, "certify", "fx aggregator certify", "fx aggregator certify --import FILE")
+def certify(
+    request: Annotated[
+        Path | None,
+        typer.Option(
+            "--request",
+            "-r",
+            metavar="FILE",
+            help="At the CA: the request to sign.",
+            show_default="cert/aggregator.csr",
+        ),
+    ] = None,
+    import_: Annotated[
+        Path | None,
+        typer.Option("--import", "-i", metavar="FILE", help="At the aggregator: the CA's answer."),
+    ] = None,
+    yes: Yes = False,
+    workspace: WorkspaceDir = Path(),
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Sign the aggregator's request where the CA lies; or take in the CA's answer, elsewhere.
+
+    Asks whether both sides see the same fingerprint. When key and CA are in one workspace, the
+    certificate is in place at once; else aggregator.cert.pem is the file to send back.
+    """
+    from fedclave.cli import exchange, run
+    from fedclave.workspace import layout
+
+    opened, now = layout.open_(workspace), datetime.now(UTC)
+    subject = exchange.Subject(workspace=opened, role="aggregator", name=run.AGGREGATOR)
+    if import_ is not None:
+        value = exchange.take(subject, import_, yes=yes, now=now)
+        console.answer(
+            value, [*console.rows(value), *console.steps("fx aggregator start")], as_json
+        )
+        return
+    response, shown = exchange.sign(subject, request, passphrase_file, yes=yes, now=now)
+    following = "fx aggregator start"
+    if response is not None:
+        following = f"send {response} to the aggregator: fx aggregator certify --import FILE"
+    console.answer(
+        {"name": subject.name, "fingerprint": shown, "response": response},
+        ["The aggregator is certified.", *console.steps(following)],
+        as_json,
+    )
+
+
+@command(app, "start", "fx aggregator start", "fx aggregator start --listen 127.0.0.1:9000")
+def start(
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            metavar="HOST:PORT",
+            help="Where to listen; port 0 is any free one.",
+            callback=address,
+            show_default="all interfaces, the plan's port",
+        ),
+    ] = None,
+    workspace: WorkspaceDir = Path(),
+    as_json: JsonLines = False,
+) -> None:
+    """Run the plan: wait for the members, do the rounds, end with a summary.
+
+    Goes on where an earlier start ended, however that ended. Ctrl-C or SIGTERM ends it in order
+    (exit code 130 or 143). Events are also appended to logs/events.jsonl.
+    """
+    from fedclave.cli import run
+    from fedclave.plan import load
+    from fedclave.workspace import layout
+
+    opened = layout.open_(workspace.absolute())  # paths in events mean the same everywhere
+    plan = load(opened.plan)
+    party = run.Party(
+        workspace=opened, plan=plan, name=run.AGGREGATOR, clock=lambda: datetime.now(UTC)
+    )
+    where = listen or run.wildcard(plan.network.address)
+    advice = "Start again to go on: fx aggregator start"
+    if as_json:
+        from dataclasses import replace
+
+        signals.run(run.aggregate(replace(party, listener=console.emit), where), advice)
+    else:
+        _watch(party, where, advice)
+
+
+def _watch(party: "Party", where: str, advice: str) -> None:
+    """Run with a live view, and say at the end what came out."""
+    from dataclasses import replace
+
+    from fedclave.cli import run, view
+    from fedclave.workspace import members
+
+    plan = party.plan
+    screen = view.View(
+        view.stdout_console(),
+        now=party.clock,
+        metric=plan.best.metric,
+        members=members.members(party.workspace),
+    )
+
+    def listener(event: dict[str, Any]) -> None:
+        screen(event)
+        if event["event"] == "certificate":
+            console.note(event["message"])
+
+    with screen:
+        state = signals.run(run.aggregate(replace(party, listener=listener), where), advice)
+    for line in _summary(party, state):
+        print(line)
+
+
+def _summary(party: "Party", state: "State") -> list[str]:
+    from fedclave.engine import journal
+
+    found = journal.read(party.workspace.save)
+    pairs: dict[str, object] = {"final model": state.params.path, "digest": state.model}
+    if found is not None and state.round in found.records:
+        record: Any = found.records[state.round]
+        pairs |= {name: f"{value:.4f}" for name, value in record["metrics"].items()}
+    if found is not None and found.best is not None:
+        value = f"{found.best.value:.4f}"
+        pairs["best model"] = f"round {found.best.round}, {party.plan.best.metric} {value}"
+    return [
+        "",
+        *console.rows(pairs),
+        *console.steps(
+            "fx model show final",
+            "fx model export final model.safetensors",
+            f"less {party.workspace.events}",
+        ),
+    ]

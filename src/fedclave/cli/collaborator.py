@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fx collaborator``: a party that trains on its own data."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedclave.cli import console, options, signals
+from fedclave.cli.options import (
+    Json,
+    JsonLines,
+    Member,
+    PassphraseFile,
+    WorkspaceDir,
+    Yes,
+    command,
+    noun,
+)
+
+if TYPE_CHECKING:
+    from fedclave.cli.run import Party
+
+app = noun("collaborator", "Certify, test and run a collaborator.")
+
+DataPath = Annotated[Path, typer.Option("--data", "-d", metavar="PATH", help="This party's data.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help="The aggregator.",
+        callback=options.address,
+        show_default="the token's, or the plan's",
+    ),
+]
+
+
+@command(app, "create", "fx collaborator create -n alice -d data/alice.npz")
+def create(
+    name: Member, data: DataPath, workspace: WorkspaceDir = Path(), as_json: Json = False
+) -> None:
+    """Note in plan/data.yaml where a collaborator's data lies. The file never leaves this machine.
+
+    A relative path is meant from this folder.
+    """
+    from fedclave.workspace import layout
+
+    opened = layout.open_(workspace)
+    path = note_data(opened, name, data)
+    console.answer(
+        {"name": name, "data": path, "file": opened.data_paths},
+        [
+            f"The data of {name} is {path} (plan/data.yaml).",
+            *console.steps(f"fx join TOKEN, or: fx collaborator generate-cert-request -n {name}"),
+        ],
+        as_json,
+    )
+
+
+def note_data(workspace: Any, name: str, data: Path) -> Path:
+    """Check that the data is there, and write its place down."""
+    from fedclave.errors import UserError
+    from fedclave.workspace import members
+
+    path = data.resolve()
+    if not path.exists():
+        raise UserError(f"there is no data at {path}. Give the path of a file or folder that is")
+    members.set_data_path(workspace, name, path)
+    return path
+
+
+@command(app, "generate-cert-request", "fx collaborator generate-cert-request -n alice")
+def generate_cert_request(
+    name: Member, workspace: WorkspaceDir = Path(), as_json: Json = False
+) -> None:
+    """Make a collaborator's key, which stays here, and cert/NAME.csr for the CA's operator."""
+    from fedclave.cli import exchange
+    from fedclave.plan import load
+    from fedclave.workspace import layout
+
+    opened = layout.open_(workspace)
+    subject = exchange.Subject(workspace=opened, role="collaborator", name=name)
+    exchange.request(subject, load(opened.plan).name, (), as_json)
+
+
+@command(
+    app,
+    "certify",
+    "fx collaborator certify -n alice --request alice.csr",
+    "fx collaborator certify -n alice --import alice.cert.pem",
+)
+def certify(
+    name: Member,
+    request: Annotated[
+        Path | None,
+        typer.Option(
+            "--request",
+            "-r",
+            metavar="FILE",
+            help="At the CA: the request to sign.",
+            show_default="cert/NAME.csr",
+        ),
+    ] = None,
+    import_: Annotated[
+        Path | None,
+        typer.Option("--import", "-i", metavar="FILE", help="At the party: the CA's answer."),
+    ] = None,
+    yes: Yes = False,
+    workspace: WorkspaceDir = Path(),
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Sign a collaborator's request where the CA lies; or take in the CA's answer, at the party.
+
+    At the CA: shows the request's fingerprint and asks whether the party sees the same, adds the
+    name to plan/cols.yaml, and writes NAME.cert.pem to send back. At the party: shows the root's.
+    """
+    from fedclave.cli import ca, exchange
+    from fedclave.trust.names import Identity
+    from fedclave.workspace import layout, members
+
+    opened, now = layout.open_(workspace), datetime.now(UTC)
+    subject = exchange.Subject(workspace=opened, role="collaborator", name=name)
+    if import_ is not None:
+        value = exchange.take(subject, import_, yes=yes, now=now)
+        data = "" if name in members.data_paths(opened) else " -d DATA"
+        following = console.steps(f"fx collaborator ping -n {name}", f"{_started(name)}{data}")
+        console.answer(value, [*console.rows(value), *following], as_json)
+        return
+    response, shown = exchange.sign(subject, request, passphrase_file, yes=yes, now=now)
+    ca.enter(opened, Identity(federation="any", role="collaborator", name=name))
+    following = console.steps(_started(name))
+    if response is not None:
+        import_it = f"fx collaborator certify -n {name} --import {response.name}"
+        following = console.steps(f"send {response} to {name}, who runs: {import_it}")
+    console.answer(
+        {"name": name, "fingerprint": shown, "response": response, "members": opened.members},
+        [f"{name} is certified, and on the list in {opened.members}.", *following],
+        as_json,
+    )
+
+
+@command(app, "start", "fx collaborator start -n alice -d data/alice.npz")
+def start(
+    name: Member,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", "-d", metavar="PATH", help="The data.", show_default="from plan/data.yaml"
+        ),
+    ] = None,
+    address: Address = None,
+    workspace: WorkspaceDir = Path(),
+    as_json: JsonLines = False,
+) -> None:
+    """Take part in the run until it is over.
+
+    Waits for the aggregator, and comes back after a lost connection, for as long as the plan's
+    network.patience_s without contact. Ctrl-C or SIGTERM ends it in order (exit code 130 or 143);
+    started again, it goes on.
+    """
+    from fedclave.cli import run
+    from fedclave.errors import UserError
+    from fedclave.workspace import members
+
+    if data is not None and not data.exists():
+        raise UserError(f"there is no data at {data}. Give the path of a file or folder that is")
+    party = _party(workspace, name, console.emit if as_json else _tell)
+    path = data.absolute() if data is not None else members.data_path(party.workspace, name)
+    where = address or _address(party)
+    if not as_json:
+        print(f"{name} takes part in {party.plan.name!r} at {where}", flush=True)
+    advice = f"Start again to go on: {_started(name)}"
+    digest = signals.run(run.collaborate(party, path, where), advice)
+    party.tell("finished", model=digest)
+
+
+@command(app, "ping", "fx collaborator ping -n alice")
+def ping(
+    name: Member,
+    address: Address = None,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
+) -> None:
+    """Test whether this party could take part, and say what is wrong and what to do.
+
+    In order: our certificate, the network, the aggregator's certificate, membership, plan, clocks.
+    Changes nothing.
+    """
+    from fedclave.cli import standing
+
+    party = _party(workspace, name)
+    where = address or _address(party)
+    found = signals.run(standing.ask(party, where))
+    value = standing.as_json(found)
+    lines = console.rows(
+        {
+            "aggregator": f"{where} answers, and is the federation's",
+            "plan": f"the same on both sides ({party.plan.digest[:12]})",
+            "certificate": f"good until {found.until:%Y-%m-%d %H:%M} UTC",
+            "run": f"round {found.round} of {found.rounds}; {len(found.connected)} connected",
+        }
+    )
+    lines += [f"warning: {warning}" for warning in found.warnings]
+    console.answer(value, [*lines, *console.steps(_started(name))], as_json)
+
+
+def _party(folder: Path, name: str, listener: Any = lambda event: None) -> "Party":
+    from fedclave.cli.run import Party
+    from fedclave.plan import load
+    from fedclave.workspace import layout
+
+    opened = layout.open_(folder)
+    return Party(
+        workspace=opened,
+        plan=load(opened.plan),
+        name=name,
+        clock=lambda: datetime.now(UTC),
+        listener=listener,
+    )
+
+
+def _address(party: "Party") -> str:
+    from fedclave.cli import upkeep
+
+    known = upkeep.contacts(party.workspace.cert, party.name)
+    return known.aggregator if known else party.plan.network.address
+
+
+def _started(name: str) -> str:
+    return f"fx collaborator start -n {name}"
+
+
+def _tell(event: dict[str, Any]) -> None:
+    """One event as a line for people, or none."""
+    from fedclave.cli.view import clean
+
+    line = _LINES.get(event["event"])
+    if line is not None:
+        print(f"{event['time'][11:19]} {clean(line.format(**event))}", flush=True)
+
+
+_LINES = {
+    "welcome": "connected to {federation}",
+    "request": "round {round}: asked for {tasks}",
+    "step": "round {round}: {step}",
+    "verdict": "answer: {message}",
+    "failure": "round {round} failed here: {code}: {message}",
+    "withdrawn": "the round closed without this party",
+    "waiting": "{reason}; trying again in {seconds} s",
+    "certificate": "{message}",
+    "finished": "the run is over; final model {model}",
+}

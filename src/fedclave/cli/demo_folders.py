@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folders of ``fx demo``: one for each party, as if each were on a machine of its own.
+
+aggregator/   workspace: plan, code, initial model, its own key, the list of members
+alice/ ...    workspace from the aggregator's export: its own key, its own shard of the data
+ca/           the CA; its passphrase is random and is kept nowhere
+data/         what no party has, only to measure with: test.npz and pooled.npz
+"""
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count, islice
+from pathlib import Path
+
+from fedclave import plan
+from fedclave.cli import run
+from fedclave.errors import Bug, UserError
+from fedclave.plan import Plan
+from fedclave.trust import keys, pki, requests
+from fedclave.trust.adopt import adopt, root_sha256
+from fedclave.trust.credentials import Credentials
+from fedclave.trust.names import Role
+from fedclave.workspace import archive, assemble, layout, members
+from fedclave.workspace.importing import Sources
+from fedclave.workspace.layout import Workspace
+
+TEMPLATE = "numpy-digits"
+HOME = Path("fedclave-demo")
+LOOPBACK = ("localhost", "127.0.0.1")
+_NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Everything that ``make`` made. The data comes later, by ``deal``."""
+
+    root: Path
+    plan: Plan
+    aggregator: Workspace
+    parties: dict[str, Workspace]
+
+    @property
+    def test(self) -> Path:
+        """Rows that nobody trains on."""
+        return self.root / "data" / "test.npz"
+
+    @property
+    def pooled(self) -> Path:
+        """The rows of all parties together, which in truth nobody may hold."""
+        return self.root / "data" / "pooled.npz"
+
+    def shard(self, name: str) -> Path:
+        """A party's own rows."""
+        return self.parties[name].data / f"{name}.npz"
+
+
+def names(number: int) -> list[str]:
+    """Names for so many parties.
+
+    >>> names(11)[-2:]
+    ['judy', 'party-11']
+    """
+    further = (f"party-{n}" for n in count(len(_NAMES) + 1))
+    return list(islice((*_NAMES, *islice(further, number)), number))
+
+
+def fresh(into: Path | None) -> Path:
+    """A folder for one run: the given one, which must be new or empty, or a new numbered one.
+
+    ``mkdir`` decides who has a number, so runs at the same time do not meet.
+    """
+    if into is not None:
+        layout.require_empty(into)
+        into.mkdir(parents=True, exist_ok=True)
+        return into.absolute()
+    HOME.mkdir(exist_ok=True)
+    for number in count(1):
+        try:
+            (HOME / str(number)).mkdir()
+        except FileExistsError:
+            continue
+        return (HOME / str(number)).absolute()
+    raise Bug("there is always a next number")
+
+
+def make(root: Path, party_names: Sequence[str], rounds: int, seed: int, now: datetime) -> Folders:
+    """Workspaces with their initial model, a CA, and a certificate for each party."""
+    (root / ".gitignore").write_text("*\n", encoding="utf-8")  # keys, data, models: not for git
+    aggregator = layout.create(TEMPLATE, root / "aggregator")
+    _set(aggregator.plan, rounds=rounds, seed=seed)
+    loaded = plan.load(aggregator.plan)
+    assemble.check(aggregator, loaded)
+    run.begin(aggregator, loaded, assemble.initial(aggregator, loaded, loaded.seed))
+    members.set_members(aggregator, party_names)
+    packed = root / "workspace.zip"
+    archive.export(aggregator, packed)
+    authority = pki.Authority.create(
+        root / "ca" / "cert", loaded.name, secrets.token_urlsafe(32).encode(), now
+    )
+    _certify(authority, aggregator, "aggregator", run.AGGREGATOR, now)
+    parties = {}
+    for name in party_names:
+        parties[name] = archive.unpack(packed, root / name)
+        members.set_data_path(parties[name], name, Path("data") / f"{name}.npz")
+        _certify(authority, parties[name], "collaborator", name, now)
+    return Folders(root=root, plan=loaded, aggregator=aggregator, parties=parties)
+
+
+def deal(folders: Folders) -> None:
+    """Cut scikit-learn's digits by the template's own code; each party gets its shard alone.
+
+    The rows for the test are drawn first, from the seed, so both cuts leave out the same ones.
+    """
+    data = Sources(folders.aggregator.root).module("src.data")
+    whole, names_ = folders.root / "data", list(folders.parties)
+    try:
+        data.split(whole, [folders.pooled.stem], folders.plan.seed)
+        data.split(whole, names_, folders.plan.seed)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the demo's data comes with scikit-learn, and {error.name} is not installed. Run:"
+            " pip install 'fedclave[demo]'"
+        ) from error
+    for name in names_:
+        (whole / f"{name}.npz").rename(folders.shard(name))
+
+
+def _set(path: Path, **values: int) -> None:
+    """Change top-level numbers of a plan; its comments stay."""
+    text = path.read_text(encoding="utf-8")
+    for key, value in values.items():
+        text, changed = re.subn(rf"(?m)^{key}: [0-9]+$", f"{key}: {value}", text)
+        if changed != 1:
+            raise Bug(f"the template's plan has {changed} lines '{key}: NUMBER'")
+    path.write_text(text, encoding="utf-8")
+
+
+def _certify(
+    authority: pki.Authority, workspace: Workspace, role: Role, name: str, now: datetime
+) -> None:
+    """The key is made in the party's folder, and only its request goes to the CA."""
+    key = keys.generate()
+    hosts = LOOPBACK if role == "aggregator" else ()
+    request = requests.make_request(
+        key, federation=authority.federation, role=role, name=name, hosts=hosts
+    )
+    leaf = authority.issue(request, role=role, name=name, now=now)
+    root = root_sha256(authority.anchors)
+    anchors = adopt(workspace.cert, authority.anchors.chain, authority.recent_crl(now), root=root)
+    credentials = Credentials(key=keys.encode(key), chain=pki.bundle(leaf, anchors))
+    credentials.replace(workspace.cert, name)

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fx join``: a party takes its place in a federation."""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedclave.cli import console, signals
+from fedclave.cli.options import Json, WorkspaceDir, command
+
+if TYPE_CHECKING:
+    from fedclave.trust.credentials import Credentials
+    from fedclave.trust.tokens import Token
+    from fedclave.workspace.layout import Workspace
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the command."""
+    command(app, "join", "fx join fxj1.eyJ...", "fx join alice.token -d data/alice.npz")(join)
+
+
+def join(
+    token: Annotated[
+        str,
+        typer.Argument(metavar="TOKEN", help="The token, its file, or - to read it from stdin."),
+    ],
+    data: Annotated[
+        Path | None, typer.Option("--data", "-d", metavar="PATH", help="This party's data.")
+    ] = None,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
+) -> None:
+    """Join a federation with a token of fx invite.
+
+    Makes the party's key, which stays here, and has the CA certify it. The token carries the CA's
+    fingerprint, so nothing is sent to anybody else. Run again if the connection was lost.
+    """
+    from fedclave.cli import upkeep
+    from fedclave.cli.collaborator import note_data
+    from fedclave.trust import keys, tokens
+    from fedclave.trust.gate import Anchors
+    from fedclave.workspace import layout
+
+    opened, now = layout.open_(workspace), datetime.now(UTC)
+    parsed = tokens.parse(_text(token), now)
+    _check(opened, parsed)
+    path = None if data is None else note_data(opened, parsed.name, data)
+    made = signals.run(_join(opened, parsed, now), "Run it again: the token is still good")
+    known = upkeep.Contacts(authority=parsed.authority, aggregator=parsed.aggregator)
+    known.write(opened.cert, parsed.name)
+    until, root = made.leaf.not_valid_after_utc, keys.fingerprint(Anchors.read(opened.cert).root)
+    console.answer(
+        {
+            "federation": parsed.federation,
+            "role": parsed.role,
+            "name": parsed.name,
+            "aggregator": parsed.aggregator,
+            "root": root,
+            "until": until,
+            "data": path,
+        },
+        [
+            f"{parsed.name} is in {parsed.federation!r} as {parsed.role}.",
+            *console.rows({"certificate": f"until {until:%Y-%m-%d %H:%M} UTC", "root": root}),
+            *console.steps(*_following(parsed, path is not None)),
+        ],
+        as_json,
+    )
+
+
+async def _join(workspace: "Workspace", token: "Token", now: datetime) -> "Credentials":
+    from fedclave.plan import load
+    from fedclave.transport.grpc import enrol
+
+    host = load(workspace.plan).network.address.rpartition(":")[0].strip("[]")
+    hosts = (host,) if token.role == "aggregator" else ()
+    return await enrol.join(token, workspace.cert, now=now, hosts=hosts)
+
+
+def _text(given: str) -> str:
+    from fedclave.errors import UserError
+
+    if given == "-":
+        return sys.stdin.read()
+    if given.startswith("fxj1."):
+        return given
+    try:
+        return Path(given).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{given!r} is neither a join token (fxj1....) nor a file with one ({error})"
+        ) from error
+
+
+def _check(workspace: "Workspace", token: "Token") -> None:
+    from fedclave.errors import UserError
+    from fedclave.plan import load
+
+    name = load(workspace.plan).name
+    if name != token.federation:
+        raise UserError(
+            f"the token is for federation {token.federation!r}, this workspace's plan is of"
+            f" {name!r}. Run it in the workspace that was made from that federation's archive"
+        )
+
+
+def _following(token: "Token", has_data: bool) -> tuple[str, ...]:
+    if token.role == "aggregator":
+        return ("fx aggregator start",)
+    start = f"fx collaborator start -n {token.name}" + ("" if has_data else " -d DATA")
+    return (f"fx collaborator ping -n {token.name}", start)

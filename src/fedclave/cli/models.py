@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding a run's models by name, and copying them out."""
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedclave import tensors
+from fedclave.engine import journal
+from fedclave.errors import Refused, UserError
+from fedclave.tensors import BFLOAT16, Layout, Stored, widen
+from fedclave.workspace import layout
+
+NAMES = ("final", "best", "initial")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A model's file. ``round`` and ``metrics`` are known for models of this workspace's run."""
+
+    name: str
+    path: Path
+    digest: str
+    size: int  # bytes
+    layout: Layout
+    round: int | None
+    metrics: Mapping[str, float]
+
+
+def find(folder: Path, which: str) -> Found:
+    """A model by its name in a workspace's run, or by its path. ``UserError``: not there."""
+    if which in NAMES:
+        return _of_run(layout.open_(folder).save, which)
+    path = Path(which)
+    if not path.is_file():
+        raise UserError(f"there is no model {which!r}. Name a file, or {', '.join(NAMES)}")
+    return _found(path.name, path, None)
+
+
+def export(found: Found, out: Path, *, force: bool) -> None:
+    """Copy a model, atomically; the format is the suffix's."""
+    writers: dict[str, Callable[[Stored, Path], None]] = {
+        ".safetensors": _write_safetensors, ".npz": _write_npz}  # fmt: skip
+    write = writers.get(out.suffix)
+    if write is None:
+        raise UserError(f"{out.name}: the format {out.suffix!r} is unknown. Use .safetensors, .npz")
+    if not out.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {out.parent} to write {out.name} to. Make it first")
+    if out.exists() and not force:
+        raise UserError(f"{out} exists. Choose another name, or replace it with --force")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp{out.suffix}")
+    try:
+        write(Stored(found.path), temporary)
+        if out.suffix == ".safetensors" and tensors.digest(Stored(temporary)) != found.digest:
+            raise UserError(f"{out}: the copy differs from {found.path}. Check the disk")
+        temporary.replace(out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def metrics_of(run: journal.Journal, number: int) -> Mapping[str, float]:
+    """What the members measured of the model after a round: the next round begins with it."""
+    measured: Mapping[str, float] = run.records.get(number + 1, {}).get("metrics", {})
+    return {name: value for name, value in measured.items() if "/global/" in name}
+
+
+def _of_run(save: Path, which: str) -> Found:
+    run = journal.read(save)
+    if run is None or not run.models:
+        raise UserError(f"{save} holds no run. Begin one with 'fx plan initialize'")
+    if which == "best":
+        if run.best is None:
+            raise UserError("no model was measured yet, so none is the best. Try 'final'")
+        number, digest = run.best.round, run.best.model
+    else:
+        digest = run.models[0 if which == "initial" else max(run.models)]
+        number = min(n for n, model in run.models.items() if model == digest)
+    path = save / "models" / f"{digest}.safetensors"
+    if which == "initial" and not path.is_file():  # the store keeps the last two and the best
+        path = save / "initial.safetensors"
+    found = _found(which, path, run, number)
+    if found.digest != digest:
+        raise UserError(f"{path} is damaged: its digest is not {digest}. Restore it from a copy")
+    return found
+
+
+def _found(name: str, path: Path, run: journal.Journal | None, number: int | None = None) -> Found:
+    try:
+        stored = Stored(path)
+        digest = tensors.digest(stored)
+    except Refused as error:
+        raise UserError(f"{path} is not a whole safetensors file ({error.message})") from error
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing. Restore it from a copy") from error
+    return Found(
+        name=name,
+        path=path,
+        digest=digest,
+        size=stored.size,
+        layout=stored.layout,
+        round=number,
+        metrics={} if run is None or number is None else metrics_of(run, number),
+    )
+
+
+def _write_safetensors(model: Stored, path: Path) -> None:
+    tensors.write(path, model)
+
+
+def _write_npz(model: Stored, path: Path) -> None:
+    """As ``numpy.savez`` would, one tensor in memory at a time and any name allowed."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name in model:
+            array = model[name]
+            plain = widen(array) if array.dtype == BFLOAT16 else array
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, plain, allow_pickle=False)

@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs put together of their parts: engine, transport, trust and a workspace's code."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from fedclave import tensors
+from fedclave.algorithms import assignment, catalogue
+from fedclave.algorithms.core import Algorithm
+from fedclave.cli import upkeep
+from fedclave.engine import journal
+from fedclave.engine.aggregator import Aggregator, Rules
+from fedclave.engine.collaborator import Collaborator
+from fedclave.engine.events import SCHEMA, Events
+from fedclave.engine.notebook import Notebook
+from fedclave.engine.spool import Spool
+from fedclave.engine.store import State, Store, lock
+from fedclave.errors import PlanError, Unavailable, UserError
+from fedclave.learners.base import Site
+from fedclave.plan import Plan
+from fedclave.tensors import Stored, Tensors
+from fedclave.transport.grpc import frames, memory
+from fedclave.transport.grpc.channel import open_channel
+from fedclave.transport.grpc.client import Client
+from fedclave.transport.grpc.hub import Hub
+from fedclave.transport.grpc.server import Door, Server, Service
+from fedclave.trust.credentials import Credentials
+from fedclave.trust.gate import Anchors, Member, admit
+from fedclave.trust.names import Role
+from fedclave.workspace import assemble
+from fedclave.workspace.layout import Workspace
+from fedclave.workspace.members import LiveMembers
+
+AGGREGATOR = "aggregator"
+"""The name of the one aggregator of a federation."""
+
+GOODBYE_S = 5.0  # how long the parties have to hear that the run is over
+Clock = Callable[[], datetime]
+Listener = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Party:
+    """One end of a run on this machine: its workspace and plan, its name, and who listens."""
+
+    workspace: Workspace
+    plan: Plan
+    name: str
+    clock: Clock
+    listener: Listener = lambda event: None
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Tell the listener something that the engine's events do not know."""
+        at = self.clock().isoformat()
+        self.listener({"v": SCHEMA, "time": at, "event": event, **fields})
+
+    def certified(self, role: Role) -> Member:
+        """What the gate says of our own certificate: better known before than after."""
+        leaf = Credentials.read(self.workspace.cert, self.name).leaf
+        anchors = Anchors.read(self.workspace.cert)
+        return admit(leaf, anchors=anchors, role=role, now=self.clock(), members={self.name})
+
+
+def set_aside(
+    workspace: Workspace, plan: Plan, model: str, *, force: bool, now: datetime
+) -> Path | None:
+    """Make room for a run that begins with this model: move another one to ``save/old-TIME``.
+
+    Raises ``UserError`` if a run was begun and ``force`` is not given.
+    """
+    save = workspace.save
+    try:
+        found = journal.read(save)
+        if found is None:
+            return None
+        if not found.opened and (found.plan, found.models.get(0)) == (plan.digest, model):
+            return None
+        if found.opened and not force:
+            raise UserError(
+                f"{save} holds a run that has come to round {found.opened}. Go on with it ('fx"
+                " aggregator start'), or begin anew with --force, which moves it aside"
+            )
+    except UserError:
+        if not force:
+            raise
+    held = lock(save / "federation.lock")
+    try:
+        old = save / f"old-{now:%Y%m%dT%H%M%S%f}Z"
+        old.mkdir()
+        for pattern in ("federation.db*", "models", "spool", "*.safetensors", "collaborator-*"):
+            for path in list(save.glob(pattern)):
+                path.rename(old / path.name)
+    finally:
+        held.close()
+    return old
+
+
+def begin(workspace: Workspace, plan: Plan, params: Tensors) -> None:
+    """Write the initial model, and journal it as round 0 of the plan's run."""
+    workspace.save.mkdir(parents=True, exist_ok=True)
+    tensors.write(workspace.initial, params)
+    store = Store(workspace.save, plan.digest)
+    try:
+        store.begin(params, _algorithm(plan).init(params))
+    finally:
+        store.close()
+
+
+async def aggregate(party: Party, listen: str) -> State:
+    """Serve a plan's run to its end, from the last whole round on."""
+    memory.keep_freed_chunks()
+    workspace, plan = party.workspace, party.plan
+    party.certified("aggregator")
+    members = LiveMembers(workspace)
+    if not members():
+        raise UserError(
+            f"{workspace.members} lists no members, so nobody could take part. Invite them with"
+            " 'fx invite NAME', or certify their requests with 'fx collaborator certify'"
+        )
+    with ExitStack() as stack:
+        store = Store(workspace.save, plan.digest)
+        stack.callback(store.close)
+        _require_beginning(workspace, plan, store)
+        events = Events(workspace.events, party.clock, party.listener)
+        stack.callback(events.close)
+        hub = Hub(Spool(workspace.save / "spool"), events)
+        anchors = Anchors.read(workspace.cert)
+        door = Door(anchors=anchors, members=_at_the_door(members), now=party.clock)
+        server = Server(
+            Service(plan, store, hub, door, events),
+            read=lambda: Credentials.read(workspace.cert, party.name),
+            anchors=anchors.chain,
+        )
+        run = Aggregator(_rules(workspace, plan, members), store, hub, events)
+        async with _serving(server, listen), _looked_after(party, "aggregator"):
+            party.tell("listening", address=_reachable(listen, server.port, plan))
+            state = await run.run()
+            hub.finish(state.model)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(hub.gone(), GOODBYE_S)
+            return state
+
+
+async def collaborate(party: Party, data: Path, address: str) -> str:
+    """Take part in a run until it is over; returns the digest of the final model."""
+    memory.keep_freed_chunks()
+    party.certified("collaborator")
+    workspace, plan = party.workspace, party.plan
+    part = plan.learner
+    site = Site(
+        member=party.name,
+        data=data,
+        device=part.device,
+        optimizer_state=part.optimizer_state,
+        seed=plan.seed,
+    )
+    learner = assemble.learner(workspace, plan, site)
+    notebook = Notebook(workspace.save / f"collaborator-{party.name}" / plan.digest[:16])
+    try:
+        client = Client(
+            party.name,
+            plan.digest,
+            address,
+            connector(party, address),
+            Collaborator(plan, learner, _algorithm(plan), assemble.bounds(plan), notebook),
+            lambda event, fields: party.tell(event, **fields),
+        )
+        renewed = "the certificate was renewed"
+        async with _looked_after(party, "collaborator", lambda: client.reconnect(renewed)):
+            return await client.run(plan.network.patience_s)
+    finally:
+        notebook.close()
+
+
+def connector(party: Party, address: str) -> "Callable[[], Any]":
+    """Opens a channel to the aggregator, with the files and the time of each moment."""
+    cert = party.workspace.cert
+
+    async def connect() -> grpc.aio.Channel:
+        return await open_channel(
+            address,
+            identity=Credentials.read(cert, party.name),
+            anchors=Anchors.read(cert),
+            role="aggregator",
+            now=party.clock(),
+            options=frames.OPTIONS,
+        )
+
+    return connect
+
+
+def _require_beginning(workspace: Workspace, plan: Plan, store: Store) -> None:
+    """A run begins with what is journalled, or with the initial model that an archive brought."""
+    if store.latest() is not None:
+        return
+    if not workspace.initial.is_file():
+        raise UserError(f"there is no {workspace.initial}. Run 'fx plan initialize' first")
+    params = Stored(workspace.initial)
+    store.begin(params, _algorithm(plan).init(params))
+
+
+def _algorithm(plan: Plan) -> Algorithm:
+    return catalogue.make(plan.algorithm.name, plan.algorithm.settings, assemble.bounds(plan))
+
+
+def _rules(workspace: Workspace, plan: Plan, members: Callable[[], Collection[str]]) -> Rules:
+    function, tasks = assemble.assignment_function(workspace, plan), list(plan.tasks)
+    if function is None:
+        assign = assignment.rule(plan.assignment, tasks, plan.seed)
+    else:
+        assign = assignment.user_rule(function, tasks, plan.seed)
+    return Rules(
+        plan=plan,
+        algorithm=_algorithm(plan),
+        bounds=assemble.bounds(plan),
+        assign=assign,
+        members=lambda: sorted(members()),
+    )
+
+
+def _at_the_door(members: Callable[[], Collection[str]]) -> Callable[[], Collection[str]]:
+    """The members for the door: while their list has a mistake nobody comes in, but may later."""
+
+    def listed() -> Collection[str]:
+        try:
+            return members()
+        except PlanError as error:
+            raise Unavailable(f"the aggregator's list of members has a mistake: {error}") from error
+
+    return listed
+
+
+@asynccontextmanager
+async def _serving(server: Server, listen: str) -> AsyncIterator[None]:
+    await server.start(listen)
+    try:
+        yield
+    finally:
+        await server.stop(1.0)
+
+
+@asynccontextmanager
+async def _looked_after(
+    party: Party, role: Role, renewed: Callable[[], None] = lambda: None
+) -> AsyncIterator[None]:
+    """The party's certificate and revocation list are kept fresh in the background."""
+    task = asyncio.create_task(
+        upkeep.keep_fresh(
+            party.workspace.cert,
+            party.name,
+            clock=party.clock,
+            notice=lambda message: party.tell("certificate", message=message),
+            renewed=renewed,
+        )
+    )
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _reachable(listen: str, port: int, plan: Plan) -> str:
+    """Where parties find the port: a wildcard address is the plan's host."""
+    host = listen.rpartition(":")[0]
+    if host in ("0.0.0.0", "[::]", ""):  # noqa: S104 - compared, not bound
+        host = plan.network.address.rpartition(":")[0]
+    return f"{host}:{port}"
+
+
+def wildcard(address: str) -> str:
+    """All interfaces, at an address's port.
+
+    >>> wildcard("example.org:8443")
+    '0.0.0.0:8443'
+    """
+    return f"0.0.0.0:{address.rpartition(':')[2]}"
