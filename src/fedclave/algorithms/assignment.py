@@ -69,6 +69,7 @@ def _by_share(groups: Sequence[GroupPart], shuffled: Sequence[str]) -> Assignmen
     given: dict[str, tuple[str, ...]] = {}
     at = 0
     for group, size in zip(groups, sizes, strict=True):
-        given.update(dict.fromkeys(shuffled[at : at + size], group.tasks))
+        if group.tasks:
+            given.update(dict.fromkeys(shuffled[at : at + size], group.tasks))
         at += size
     return given

@@ -21,6 +21,7 @@ from fedclave.algorithms.core import Aggregate, Blocks, Fold
 from fedclave.errors import Code, Refused
 from fedclave.tensors import DTYPES, Array, Layout, Tensors, layout
 
+_TINY = 2.0**-60
 BLOCK = 2**16  # elements: the working set of one step stays in the L2 cache
 _DELTA = {"F64": "F64", "BOOL": "I8", **dict.fromkeys(("F32", "F16", "BF16"), "F32")}
 
@@ -163,9 +164,10 @@ def _rounded_quotient(sums: Array, weight: int) -> Array:
 def _check_floats(name: str, start: int, block: Array, limit: float) -> None:
     flat = block.reshape(-1)
     # One pass decides for nearly every block: a sum of squares below limit**2 / 2 bounds each of
-    # them, with room for the sum's own rounding. NaN and infinity fail the comparison.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if float(np.dot(flat, flat)) <= limit * limit / 2:
+    # them, with room for the sum's own rounding. NaN and infinity fail the comparison. The limit's
+    # own square must not be where float32 loses bits.
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        if limit > _TINY and float(np.dot(flat, flat)) <= limit * limit / 2:
             return
     finite = np.isfinite(flat)
     if not finite.all():

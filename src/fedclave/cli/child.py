@@ -7,18 +7,15 @@ a party at any moment loses nothing (``engine.store``), so no more ceremony is n
 """
 
 import asyncio
-import os
 import sys
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 LAST_LINES = 6
 GRACE_S = 5.0
 MAX_LINE = 2**22  # bytes of one JSON line
-ENDED_WITH_PARENT = 143  # as by SIGTERM
+LEASH = "fedclave.cli.leash"  # the child's side: runs `fx` and ends with its parent
 
 
 class Child:
@@ -46,7 +43,7 @@ class Child:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", __name__, *command),  # -P: no module of this folder
+                *(sys.executable, "-P", "-m", LEASH, *command),  # -P: no module of this folder
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE if read else file,
                 stderr=file,
@@ -82,23 +79,3 @@ class Child:
         """The end of its log."""
         with self.log.open(encoding="utf-8", errors="replace") as file:
             return "".join(deque(file, LAST_LINES)).rstrip()
-
-
-def main() -> None:
-    """The child's side: run the `fx` command in ``sys.argv`` and end with the parent."""
-    lifeline = os.fdopen(os.dup(0), "rb", buffering=0)
-    with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)  # the command itself has no input
-    threading.Thread(target=_watch, args=(lifeline,), daemon=True).start()
-    from fedclave.cli.main import main as fx
-
-    fx()
-
-
-def _watch(lifeline: IO[bytes]) -> None:
-    lifeline.read(1)
-    os._exit(ENDED_WITH_PARENT)
-
-
-if __name__ == "__main__":
-    main()

@@ -244,7 +244,7 @@ def _tell(event: dict[str, Any]) -> None:
 
 _LINES = {
     "welcome": "connected to {federation}",
-    "request": "round {round}: asked for {tasks}",
+    "request": "round {round} begins",
     "step": "round {round}: {step}",
     "verdict": "answer: {message}",
     "failure": "round {round} failed here: {code}: {message}",

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,9 @@ class _Watch:
     def _measured(self, number: int, model: str) -> None:
         """A model stays on disk for two more rounds; a point that comes too late is left out."""
         path = self.folders.aggregator.save / "models" / f"{model}.safetensors"
-        if self.measure is not None and number <= self.folders.plan.rounds and path.exists():
-            self.accuracy[number] = self.measure(Stored(path))[0]
+        if self.measure is not None and number <= self.folders.plan.rounds:
+            with suppress(FileNotFoundError):
+                self.accuracy[number] = self.measure(Stored(path))[0]
 
 
 async def play(folders: Folders, listener: Listener) -> Outcome:

@@ -17,8 +17,7 @@ _GLOBAL, _POOLED = "#0072B2", "#009E73"
 _ALONE = ("#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#7F7F7F")
 _DASHES: tuple[Any, ...] = ("--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (3, 4)))
 _INK, _FAINT = "#333333", "#DDDDDD"
-_NAMED = 5
-"""So many parties get a line each; of more, the least and the greatest."""
+_NAMED = len(_ALONE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +100,7 @@ def _draw_accuracy(axes: Any, curves: Curves) -> None:
         axes.axhline(curves.pooled, color=_POOLED, linestyle=(0, (8, 3)))
         levels.append(("pooled data", curves.pooled, _POOLED))
     for (label, value), colour, dash in zip(
-        _shown(curves.alone), _ALONE, _DASHES, strict=False
+        shown(curves.alone), _ALONE, _DASHES, strict=False
     ):  # there are as many colours as lines at most
         axes.axhline(value, color=colour, linestyle=dash)
         levels.append((label, value, colour))
@@ -128,8 +127,12 @@ def _draw_losses(axes: Any, losses: Mapping[str, Mapping[int, float]]) -> None:
     _label(axes, levels)
 
 
-def _shown(alone: Mapping[str, float]) -> list[tuple[str, float]]:
-    """The parties that get a line, the best first."""
+def shown(alone: Mapping[str, float]) -> list[tuple[str, float]]:
+    """The parties that get a line, the best first; of more than five, the best and the last.
+
+    >>> shown({"alice": 0.5, "bob": 0.7})
+    [('bob alone', 0.7), ('alice alone', 0.5)]
+    """
     ranked = sorted(alone.items(), key=lambda item: -item[1])
     if len(ranked) > _NAMED:
         ranked = [ranked[0], ranked[-1]]

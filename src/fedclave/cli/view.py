@@ -194,7 +194,9 @@ def _say_refused_update(event: Event, board: Board) -> str:
 
 def _say_closed(event: Event, board: Board) -> str:
     number, rounds = event["round"], board.rounds
-    parts = [f"round {number}/{rounds}" if number <= rounds or not rounds else "final evaluation"]
+    parts = [f"round {number}/{rounds or '?'}"]
+    if 0 < rounds < number:
+        parts = ["final evaluation"]
     figures = {
         board.metric.split("/")[-1]: event["metrics"].get(board.metric),
         "loss": _loss(event["metrics"], board.metric),
@@ -274,7 +276,7 @@ def _clock(board: Board, now: datetime) -> str:
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Let the command end as any other whose reader has gone; rich would exit with 1."""
+        """End in order, as main decides; rich would exit there and then."""
         raise BrokenPipeError
 
 

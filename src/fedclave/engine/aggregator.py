@@ -141,7 +141,7 @@ class Aggregator:
     async def _collect(self, state: State, assignment: Assignment, needed: int) -> _Progress:
         """Open the next round, ask everybody, return when it has closed."""
         number, deadline_s = state.round + 1, self._plan.quorum.deadline_s
-        await self._transport.present(min(max(needed, 1), len(assignment)))
+        await self._transport.present(needed)  # none for a closing evaluation: it ends in time
         self._store.open(number, assignment)
         self._events.emit(
             "round_opened",
@@ -186,11 +186,15 @@ class Aggregator:
         )
 
     async def _ask(self, progress: _Progress, request: Request) -> None:
+        judged = False
+
         async def accept(reply: Reply, body: Body | None) -> None:
+            nonlocal judged
+            judged, arrived = True, monotonic()
             try:
-                await self._judge(progress, request, reply, body)
+                await self._judge(progress, request, reply, body, arrived)
             except Refused as refused:
-                self._refused(progress, request.member, refused)
+                self._refused(progress, request.member, refused, arrived)
                 raise
             finally:
                 if body is not None:
@@ -199,17 +203,24 @@ class Aggregator:
         try:
             await self._transport.ask(request, progress.layout, accept)
         except Refused as refused:
-            if request.member in progress.round.missing:  # else recorded in accept
-                self._refused(progress, request.member, refused)
+            if not judged:  # else recorded in accept
+                self._refused(progress, request.member, refused, monotonic())
 
     async def _judge(
-        self, progress: _Progress, request: Request, reply: Reply, body: Body | None
+        self,
+        progress: _Progress,
+        request: Request,
+        reply: Reply,
+        body: Body | None,
+        arrived: float,
     ) -> None:
         """1 asked, once, in time; 2 its own failure; 3 metrics and weight; 4 tensors; 5 fold."""
-        member, arrived = request.member, monotonic()
+        member = request.member
         accepted = progress.round.accept(member, arrived)  # 1
         if member in progress.judging:
             raise Refused(Code.DUPLICATE, f"{member}'s answer is being judged already")
+        if reply.request != request.id:
+            raise Refused(Code.NOT_ASKED, f"{member} answers another request")
         if reply.failure is not None:  # 2
             raise Refused(reply.failure.code, reply.failure.message)
         progress.judging.add(member)
@@ -222,6 +233,8 @@ class Aggregator:
                 if body.layout != progress.layout:  # 4
                     raise Refused(Code.WRONG_TENSORS, "names, dtypes or shapes are not the model's")
                 await self._fold(progress, body, reply.packet.weight)  # 5
+            elif reply.packet is not None:
+                raise Refused(Code.MALFORMED, "an update where only a measurement was asked")
             accepted = progress.round.accept(member, arrived)
         finally:
             progress.judging.discard(member)
@@ -243,7 +256,8 @@ class Aggregator:
             add = self._rules.algorithm.fold.add
             progress.fold = await asyncio.to_thread(add, progress.fold, body.blocks(), weight)
 
-    def _refused(self, progress: _Progress, member: str, refused: Refused) -> None:
+    def _refused(self, progress: _Progress, member: str, refused: Refused, arrived: float) -> None:
+        """Record it. The member gives no update then, unless one is in or is being judged."""
         self._events.emit(
             "update_refused",
             round=progress.round.number,
@@ -251,8 +265,9 @@ class Aggregator:
             code=str(refused.code),
             message=refused.message,
         )
-        if refused.code not in (Code.LATE, Code.DUPLICATE):
-            progress.round = progress.round.fail(member, refused.code, monotonic())
+        waited_for = member in progress.round.missing and member not in progress.judging
+        if waited_for and progress.round.outcome(arrived) is None:
+            progress.round = progress.round.fail(member, refused.code, arrived)
         progress.changed.set()
 
     async def _close(

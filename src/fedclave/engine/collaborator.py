@@ -8,6 +8,7 @@ is done once. What a learner keeps between rounds is stored with it.
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fedclave.algorithms.core import Algorithm
@@ -24,13 +25,14 @@ from fedclave.messages import (
     Fit,
     Measurement,
     Packet,
+    Pull,
     Reply,
     Request,
     Task,
     Update,
 )
 from fedclave.plan import Plan
-from fedclave.tensors import Array, Layout, Stored, Tensors
+from fedclave.tensors import Array, Layout, Stored, Tensors, layout_of
 
 Started = Callable[[Request, str], None]
 """Called with each step of a request as it starts, in the thread that works on it."""
@@ -48,6 +50,7 @@ class Collaborator:
         self._bounds = bounds
         self._notebook = notebook
         self._job: tuple[str, asyncio.Future[Reply]] | None = None
+        self._starting = asyncio.Lock()
 
     async def answer(
         self, request: Request, fetch: Fetch, started: Started = lambda request, step: None
@@ -60,29 +63,37 @@ class Collaborator:
         """
         if request.plan != self._plan.digest:
             raise Refused(Code.WRONG_PLAN, _OTHER_PLAN)
-        while self._job is not None and self._job[0] != request.id:
-            await asyncio.wait({self._job[1]})  # one learner, one piece of work at a time
-            self._job = None
-        if self._job is None:
-            if (known := self._notebook.answered(request.id)) is not None:
-                return known, self._notebook.packet_path(known)
-            model = self._notebook.model_path(request.params)
-            if not model.is_file():
-                await fetch(request.params, request.size, model)
-        if self._job is None:
-            working = threads.run(self._attempt, request, model, started)
-            self._job = (request.id, working)
-        job = self._job
+        async with self._starting:
+            job = await self._begin(request, fetch, started)
+        if isinstance(job, Reply):
+            return job, self._notebook.packet_path(job)
         try:
-            reply = await asyncio.shield(job[1])
+            reply = await asyncio.shield(job)
         finally:
-            if self._job is job and job[1].done():
+            if self._job is not None and self._job[1] is job and job.done():
                 self._job = None
         return reply, self._notebook.packet_path(reply)
 
+    async def _begin(
+        self, request: Request, fetch: Fetch, started: Started
+    ) -> "Reply | asyncio.Future[Reply]":
+        """The answer that was given before, or the work on it: begun now, or still running."""
+        if self._job is not None and self._job[0] == request.id:
+            return self._job[1]
+        if self._job is not None:
+            await asyncio.wait({self._job[1]})  # one learner, one piece of work at a time
+            self._job = None
+        if (known := self._notebook.answered(request.id)) is not None:
+            return known
+        model = self._notebook.model_path(request.params)
+        if not self._notebook.has_model(request.params):
+            await fetch(request.params, request.size, model)
+        self._job = (request.id, threads.run(self._attempt, request, model, started))
+        return self._job[1]
+
     def _attempt(self, request: Request, model: Path, started: Started) -> Reply:
-        params = Stored(model)
         try:
+            params = Stored(model)
             update, memory = self._work(request, params, started)
             return self._keep(request, update, delta_layout(params.layout), memory)
         except Refused as refused:
@@ -94,8 +105,7 @@ class Collaborator:
         self, request: Request, params: Stored, started: Started
     ) -> tuple[Update, Tensors | None]:
         """Run the steps in order; the update is what training changed."""
-        if isinstance(self._learner, Remembering):
-            self._learner.remember(self._notebook.memory(request.round) or {})
+        self._remember(self._notebook.memory(request.round) or {})
         received = {name: _read_only(params[name]) for name in params}
         current: Tensors = received
         pull = self._algorithm.begin(received)
@@ -103,7 +113,7 @@ class Collaborator:
         for step in request.tasks:
             started(request, step)
             at = current if trains(step) or step.endswith("/local") else received
-            fit = checked(self._run(self._task(request, step), at, pull), received)
+            fit = self._run(self._task(request, step), at, pull, received)
             if trains(step):
                 if fit.params is None:
                     raise Refused(Code.TASK_FAILED, f"task {step!r} trains, but gave no params")
@@ -114,8 +124,8 @@ class Collaborator:
             )
         check(measured, request.tasks)
         delta = _Delta(current, received, self._bounds)
-        memory = self._learner.memory() if isinstance(self._learner, Remembering) else None
-        return Update(delta=delta, weight=weight, measurements=tuple(measured)), memory
+        update = Update(delta=delta, weight=weight, measurements=tuple(measured))
+        return update, self._memory()
 
     def _task(self, request: Request, step: str) -> Task:
         name, _, on = step.partition("/")
@@ -131,17 +141,34 @@ class Collaborator:
             settings=part.settings,
         )
 
-    def _run(self, task: Task, params: Tensors, pull: object) -> Fit:
+    def _run(self, task: Task, params: Tensors, pull: Pull, received: Tensors) -> Fit:
+        with self._reported(f"task {task.name!r} in round {task.round}"):
+            return checked(self._learner.run(task, params, pull), received)
+
+    def _remember(self, memory: Tensors) -> None:
+        if isinstance(self._learner, Remembering):
+            with self._reported("remember()"):
+                self._learner.remember(memory)
+
+    def _memory(self) -> Tensors | None:
+        if not isinstance(self._learner, Remembering):
+            return None
+        with self._reported("memory()"):
+            memory = self._learner.memory()
+            layout_of(memory)  # raises for what cannot be stored
+            return memory
+
+    @contextmanager
+    def _reported(self, what: str) -> Iterator[None]:
+        """The learner is the user's code: whatever it raises is a failure of the task."""
         try:
-            return self._learner.run(task, params, pull)  # type: ignore[arg-type]
+            yield
         except (Refused, UserError, Unavailable):
             raise
-        except Exception as error:  # the learner is the user's code: whatever it raises is reported
-            self._notebook.report(task, error)
-            raise UserError(
-                f"task {task.name!r} failed: {blame(error)}"
-                f" (traceback in {self._notebook.failures})"
-            ) from error
+        except (Exception, SystemExit) as error:
+            self._notebook.report(what, error)
+            where = f"traceback in {self._notebook.failures}"
+            raise UserError(f"{what} failed: {blame(error)} ({where})") from error
 
     def _keep(
         self, request: Request, update: Update, layout: Layout, memory: Tensors | None

@@ -6,6 +6,7 @@ fields that ``FIELDS`` lists for it. Fields are added in later versions, never c
 """
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import Any
 from fedclave.errors import Bug
 
 SCHEMA = 1
+BLOCK = 2**16  # bytes
 Event = dict[str, Any]
 
 FIELDS: dict[str, dict[str, str]] = {
@@ -91,11 +93,13 @@ class Events:
         self._file = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
+            _drop_cut_line(path)
+            # a lone surrogate (of a file's name, say) becomes its JSON escape
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
 
     def emit(self, event: str, **fields: Any) -> None:
         """Record one event. Its fields must be exactly those of ``FIELDS``."""
-        if fields.keys() != FIELDS.get(event, {}).keys():
+        if event not in FIELDS or fields.keys() != FIELDS[event].keys():
             raise Bug(f"event {event!r} with fields {sorted(fields)}")
         line = {"v": SCHEMA, "time": self._now().isoformat(), "event": event, **fields}
         with self._lock:
@@ -118,3 +122,19 @@ def read(path: Path) -> Iterator[Event]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+def _drop_cut_line(path: Path) -> None:
+    """End the file after its last whole line: what a crash cut short must not swallow the next."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - BLOCK)
+            file.seek(start)
+            if (at := file.read(end - start).rfind(b"\n")) >= 0:
+                file.truncate(start + at + 1)
+                return
+            end = start
+        file.truncate(0)

@@ -7,6 +7,7 @@ A task of the plan becomes steps: ``validate`` with ``on: [global, local]`` is `
 """
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from math import isfinite
 
 from fedclave.errors import Code, Refused
@@ -15,6 +16,7 @@ from fedclave.plan import Plan
 
 MAX_METRICS = 64  # of one step
 MAX_EXAMPLES = 2**53
+MAX_NAME = 64  # characters of a metric's name
 
 
 def steps(plan: Plan, tasks: Sequence[str]) -> tuple[str, ...]:
@@ -45,6 +47,8 @@ def check(measurements: Sequence[Measurement], asked: Sequence[str]) -> None:
         if not 0 <= m.examples <= MAX_EXAMPLES or len(m.values) > MAX_METRICS:
             raise Refused(Code.MALFORMED, f"{m.series}: too many examples or metrics")
         for name, value in m.values.items():
+            if not name or "/" in name or len(name) > MAX_NAME or not name.isprintable():
+                raise Refused(Code.MALFORMED, f"{m.series}: {name[:MAX_NAME]!r} names no metric")
             if not isfinite(value):
                 raise Refused(Code.NOT_FINITE, f"metric {m.series}/{name} is {value}")
 
@@ -55,13 +59,16 @@ def flat(measurements: Sequence[Measurement]) -> dict[str, float]:
 
 
 def mean(measured: Mapping[str, Sequence[Measurement]]) -> dict[str, float]:
-    """STEP/NAME -> mean over members weighted by their examples; independent of their order."""
-    sums: dict[str, float] = {}
+    """STEP/NAME -> mean over members weighted by their examples.
+
+    Exact, then rounded once: it does not depend on the members' order, and is finite.
+    """
+    sums: dict[str, Fraction] = {}
     weights: dict[str, int] = {}
-    for member in sorted(measured):
-        for m in measured[member]:
+    for reported in measured.values():
+        for m in reported:
             for name, value in m.values.items():
                 key = f"{m.series}/{name}"
-                sums[key] = sums.get(key, 0.0) + value * m.examples
+                sums[key] = sums.get(key, Fraction(0)) + Fraction(value) * m.examples
                 weights[key] = weights.get(key, 0) + m.examples
-    return {key: sums[key] / weights[key] for key in sorted(sums) if weights[key]}
+    return {key: float(sums[key] / weights[key]) for key in sorted(sums) if weights[key]}

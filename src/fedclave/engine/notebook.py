@@ -7,29 +7,38 @@ the machine itself goes down, its bytes may be lost, which is noticed, and the t
 
 import json
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedclave.engine.store import lock, open_database, writing
-from fedclave.errors import Unavailable
-from fedclave.messages import Measurement, Packet, Reply, Request, Task
+from fedclave.engine.store import drop_unfinished, lock, open_database, writing
+from fedclave.errors import Unavailable, UserError
+from fedclave.messages import Measurement, Packet, Reply, Request
 from fedclave.tensors import Layout, Stored, Tensors, file_digest, write_content
+
+POINTS = ("packet-written", "memory-written", "answered", "pruned")
+"""Where a test can crash, in the order in which a round passes them."""
 
 _SCHEMA = """
 create table if not exists answers (
   round integer primary key, request text not null, reply text not null, memory text);
 """
 
+_FORGET = "delete from answers where round < (select max(round) from answers where round < ?)"
+"""All but this round's answer and the one before it, in whichever round that was."""
+
 
 class Notebook:
-    """One member's folder for one plan. Keeps the last two rounds."""
+    """One member's folder for one plan. Keeps the last two answers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, at: Callable[[str], None] = lambda point: None) -> None:
         self._folder = folder
+        self._at = at
         folder.mkdir(parents=True, exist_ok=True)
-        self._written: set[str] = set()
+        self._known: set[str] = set()  # content that this process wrote, fetched or hashed
         self._lock = lock(folder / "collaborator.lock")
+        drop_unfinished(folder)
         self._database = open_database(folder / "collaborator.db", _SCHEMA)
 
     @property
@@ -47,17 +56,28 @@ class Notebook:
         return reply if reply.packet is None or self._whole(reply.packet.digest) else None
 
     def memory(self, before: int) -> Tensors | None:
-        """What the learner kept after its latest round before this one."""
-        query = (
-            "select memory from answers where round < ? and memory is not null"
-            " order by round desc limit 1"
-        )
+        """What the learner kept after the last round before this one that it worked in."""
+        query = "select memory from answers where round < ? order by round desc limit 1"
         row = self._database.execute(query, (before,)).fetchone()
-        return None if row is None else Stored(self._content(row[0]))
+        if row is None or row[0] is None:
+            return None
+        if not self._whole(row[0]):
+            raise UserError(
+                f"{self._content(row[0])}: what the learner keeps between rounds is missing or"
+                " damaged. Restore the folder from a copy, or remove it to begin without"
+            )
+        return Stored(self._content(row[0]))
 
     def model_path(self, digest: str) -> Path:
         """Where the global model with this digest lies, or would."""
         return self._content(digest)
+
+    def has_model(self, digest: str) -> bool:
+        """Whether the global model is here and whole; a damaged one is removed."""
+        if self._whole(digest):
+            return True
+        self._content(digest).unlink(missing_ok=True)
+        return False
 
     def packet_path(self, reply: Reply) -> Path | None:
         """The file of a reply's update."""
@@ -66,24 +86,27 @@ class Notebook:
     def write_packet(self, delta: Tensors, layout: Layout) -> str:
         """Store an update of this layout; returns its digest."""
         digest = self._write(delta, layout, durable=False)
-        self._written.add(digest)
+        self._at("packet-written")
         return digest
 
     def keep(self, request: Request, reply: Reply, memory: Tensors | None) -> None:
         """Journal an answer, and drop files that only older rounds needed."""
         digest = self._write(memory, None, durable=True) if memory else None
+        self._at("memory-written")
         self._database.execute(f"pragma synchronous={'full' if digest else 'normal'}")
         with writing(self._database, self._folder) as rows:
             rows.execute("delete from answers where round >= ?", (request.round,))
             values = (request.round, request.id, json.dumps(asdict(reply)), digest)
             rows.execute("insert into answers values (?, ?, ?, ?)", values)
-            rows.execute("delete from answers where round < ?", (request.round - 1,))
+            rows.execute(_FORGET, (request.round,))
+        self._at("answered")
         self._prune(request.params)
+        self._at("pruned")
 
-    def report(self, task: Task, error: Exception) -> None:
+    def report(self, what: str, error: BaseException) -> None:
         """Append the traceback of the member's own code."""
-        with self.failures.open("a", encoding="utf-8") as file:
-            file.write(f"round {task.round}, task {task.name}\n")
+        with self.failures.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{what}\n")
             file.write("".join(traceback.format_exception(error)) + "\n")
 
     def close(self) -> None:
@@ -96,25 +119,31 @@ class Notebook:
         for reply, memory in self._database.execute("select reply, memory from answers"):
             kept.add(memory)
             kept.add((json.loads(reply)["packet"] or {}).get("digest"))
-        for path in self._folder.glob("*.safetensors"):
+        for path in (*self._folder.glob("*.safetensors"), *self._folder.glob("*.part")):
             if path.stem not in kept:
                 path.unlink(missing_ok=True)
+        self._known &= kept
 
     def _content(self, digest: str) -> Path:
         return self._folder / f"{digest}.safetensors"
 
     def _whole(self, digest: str) -> bool:
         path = self._content(digest)
-        return path.is_file() and (digest in self._written or file_digest(path) == digest)
+        whole = path.is_file() and (digest in self._known or file_digest(path) == digest)
+        if whole:
+            self._known.add(digest)
+        return whole
 
     def _write(self, tensors: Tensors, layout: Layout | None, *, durable: bool) -> str:
         try:
-            return write_content(self._folder, tensors, known=layout, durable=durable)
+            digest = write_content(self._folder, tensors, known=layout, durable=durable)
         except OSError as error:
             raise Unavailable(
                 f"{self._folder}: the update could not be stored ({error.strerror}). Free space,"
                 " then start again: the round is repeated"
             ) from error
+        self._known.add(digest)
+        return digest
 
 
 def _reply(fields: dict[str, Any]) -> Reply:

@@ -8,6 +8,7 @@ nothing is sized from the sender's claim, and only ``commit`` makes a ``Body``.
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
@@ -95,11 +96,11 @@ class Upload:
         view = memoryview(chunk)
         if self.offset + len(view) > self.layout.size:
             raise Refused(Code.TOO_LARGE, f"more than the {self.layout.size} bytes of this round")
-        self._sha.update(view)
         if self._memory is not None:
             self._memory += view
         elif self._file is not None:
-            self._file.write(view)
+            _write_whole(self._file, view, self._path)
+        self._sha.update(view)
         self.offset += len(view)
 
     def commit(self) -> Body:
@@ -175,6 +176,7 @@ class Spool:
             if upload is not None:
                 upload.drop()
             path = self._folder / f"{member}.{digest}.part"
+            self._forget(member, but=path)
             upload = Upload(digest, layout, path, self._small)
         else:
             upload = upload.handed_on()
@@ -196,3 +198,22 @@ class Spool:
         if self._folder.is_dir():
             for path in self._folder.glob("*.part"):
                 path.unlink(missing_ok=True)
+
+    def _forget(self, member: str, but: Path) -> None:
+        """Drop what a process before this one left of the member's other uploads."""
+        for path in self._folder.glob("*.part"):
+            if path.stem.rpartition(".")[0] == member and path != but:
+                path.unlink(missing_ok=True)
+
+
+def _write_whole(file: IO[bytes], view: memoryview, path: Path) -> None:
+    """Write all of it, or leave the file as it was: a nearly full disk takes a part."""
+    start, at = file.seek(0, os.SEEK_END), 0
+    try:
+        while at < len(view):
+            at += file.write(view[at:])
+    except OSError as error:
+        file.truncate(start)
+        raise Unavailable(
+            f"{path}: the upload could not be stored ({error.strerror}). Free space"
+        ) from error

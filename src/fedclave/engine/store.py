@@ -64,8 +64,9 @@ class Store:
         (folder / "models").mkdir(parents=True, exist_ok=True)
         self._lock = lock(folder / "federation.lock")
         self._database = open_database(folder / "federation.db", _SCHEMA)
+        drop_unfinished(folder / "models")
         with self._writing() as rows:
-            rows.execute("insert or ignore into run values (?)", (plan,))
+            rows.execute("insert into run select ? where not exists (select 1 from run)", (plan,))
         (found,) = self._database.execute("select plan from run").fetchone()
         if found != plan:
             self.close()
@@ -215,6 +216,12 @@ class Store:
             yield rows
 
 
+def drop_unfinished(folder: Path) -> None:
+    """Remove what a killed process was writing. The folder must be locked."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 def lock(path: Path) -> IO[bytes]:
     """Hold a file's lock until it is closed or the process ends. Raises ``Unavailable`` if held."""
     file = path.open("wb")
@@ -228,7 +235,10 @@ def lock(path: Path) -> IO[bytes]:
 
 def open_database(path: Path, schema: str) -> sqlite3.Connection:
     """A journal that survives crashes: WAL, synchronous=FULL. A damaged one is a ``UserError``."""
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"{path} cannot be opened ({error}). Check the folder") from error
     try:
         database.execute("pragma journal_mode=wal")
         database.execute("pragma synchronous=full")
@@ -238,9 +248,10 @@ def open_database(path: Path, schema: str) -> sqlite3.Connection:
         database.executescript(schema)
     except sqlite3.DatabaseError as error:
         database.close()
-        if "locked" in str(error):
+        if isinstance(error, sqlite3.OperationalError):  # in use, full disk, read-only, ...
             raise Unavailable(
-                f"{path} is in use by another process. Stop that one first"
+                f"{path} cannot be used ({error}). Stop the process that holds it, or repair the"
+                " disk, then start again"
             ) from error
         raise UserError(
             f"{path} is damaged ({error}). Restore it from a copy, or move it away to begin anew"
@@ -255,11 +266,12 @@ def writing(database: sqlite3.Connection, folder: Path) -> Iterator[sqlite3.Conn
         database.execute("begin immediate")
         try:
             yield database
+            database.execute("commit")
         except BaseException:
-            database.execute("rollback")
+            if database.in_transaction:  # SQLite has rolled back itself after some errors
+                database.execute("rollback")
             raise
-        database.execute("commit")
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         raise Unavailable(
             f"{folder}: the journal could not be written ({error}). Free space or stop the process"
             " that holds it, then start again"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -97,7 +98,7 @@ class Service:
         """The call behind the gate and the quota; refusals become a status and an event."""
 
         async def guarded(incoming: Any, context: Context) -> None:
-            peer = str(context.peer())
+            peer = _address(context)
             try:
                 member = self._door.admit(context)
                 peer = member.name
@@ -120,7 +121,7 @@ class Service:
         if first is None or not first.HasField("hello"):
             raise Refused(Code.MALFORMED, "a Work stream begins with a hello")
         version = self._agree(first.hello)
-        session = Session(member.name, first.hello.instance, str(context.peer()))
+        session = Session(member.name, first.hello.instance, _address(context))
         await context.write(
             pb.Down(
                 welcome=pb.Welcome(
@@ -267,6 +268,11 @@ class Service:
             await asyncio.wait_for(context.write(message), self._stall_s)
         except TimeoutError as error:
             raise Refused(Code.TOO_SLOW, f"nothing was read for {self._stall_s:g} s") from error
+
+
+def _address(context: Context) -> str:
+    """Where a call comes from, as people write it: gRPC says ``ipv6:%5B::1%5D:443``."""
+    return unquote(str(context.peer()).partition(":")[2])
 
 
 def _parsed(frame: bytes, tag: bytes, kind: Any) -> Any:
