@@ -8,8 +8,9 @@ nothing wraps; what lies outside the bounds is refused before it is folded. The 
 most 2**-(f+1) * n / sum(w) before its own rounding. Integer and bool tensors are summed as they are
 (f = 0, |x| <= 2**62 / (max_weight * max_members)).
 
-The product x * w * 2**f is exact for float32 x: 24 + 21 bits fit a float64's 53. A float64 x is
-rounded once, the same on every machine (IEEE 754 multiplication and rint are correctly rounded).
+The product x * w * 2**f is exact for float32 x and w < 2**29: 24 + 29 bits fit a float64's 53. Any
+other is rounded once, the same on every machine (IEEE 754 multiplication and rint are correctly
+rounded), which adds at most 2**-53 * sum(|x| * w) / sum(w).
 """
 
 from collections.abc import Iterator

@@ -6,13 +6,14 @@ the machine itself goes down, its bytes may be lost, which is noticed, and the t
 """
 
 import json
+import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedclave.engine.store import drop_unfinished, lock, open_database, writing
+from fedclave.engine.store import claim, drop_unfinished, writing
 from fedclave.errors import Unavailable, UserError
 from fedclave.messages import Measurement, Packet, Reply, Request
 from fedclave.tensors import Layout, Stored, Tensors, file_digest, write_content
@@ -35,11 +36,11 @@ class Notebook:
     def __init__(self, folder: Path, at: Callable[[str], None] = lambda point: None) -> None:
         self._folder = folder
         self._at = at
+        self._using = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         self._known: set[str] = set()  # content that this process wrote, fetched or hashed
-        self._lock = lock(folder / "collaborator.lock")
+        self._lock, self._database = claim(folder, "collaborator", _SCHEMA)
         drop_unfinished(folder)
-        self._database = open_database(folder / "collaborator.db", _SCHEMA)
 
     @property
     def failures(self) -> Path:
@@ -58,7 +59,8 @@ class Notebook:
     def memory(self, before: int) -> Tensors | None:
         """What the learner kept after the last round before this one that it worked in."""
         query = "select memory from answers where round < ? order by round desc limit 1"
-        row = self._database.execute(query, (before,)).fetchone()
+        with self._using:
+            row = self._database.execute(query, (before,)).fetchone()
         if row is None or row[0] is None:
             return None
         if not self._whole(row[0]):
@@ -93,14 +95,9 @@ class Notebook:
         """Journal an answer, and drop files that only older rounds needed."""
         digest = self._write(memory, None, durable=True) if memory else None
         self._at("memory-written")
-        self._database.execute(f"pragma synchronous={'full' if digest else 'normal'}")
-        with writing(self._database, self._folder) as rows:
-            rows.execute("delete from answers where round >= ?", (request.round,))
-            values = (request.round, request.id, json.dumps(asdict(reply)), digest)
-            rows.execute("insert into answers values (?, ?, ?, ?)", values)
-            rows.execute(_FORGET, (request.round,))
-        self._at("answered")
-        self._prune(request.params)
+        with self._using:
+            self._journal(request, reply, digest)
+            self._prune(request.params)
         self._at("pruned")
 
     def report(self, what: str, error: BaseException) -> None:
@@ -110,9 +107,19 @@ class Notebook:
             file.write("".join(traceback.format_exception(error)) + "\n")
 
     def close(self) -> None:
-        """Let another process have the folder."""
-        self._database.close()
+        """Let another process have the folder. What still works on an answer is left alone."""
+        with self._using:  # SQLite crashes when a connection is closed under a thread
+            self._database.close()
         self._lock.close()
+
+    def _journal(self, request: Request, reply: Reply, digest: str | None) -> None:
+        self._database.execute(f"pragma synchronous={'full' if digest else 'normal'}")
+        with writing(self._database, self._folder) as rows:
+            rows.execute("delete from answers where round >= ?", (request.round,))
+            values = (request.round, request.id, json.dumps(asdict(reply)), digest)
+            rows.execute("insert into answers values (?, ?, ?, ?)", values)
+            rows.execute(_FORGET, (request.round,))
+        self._at("answered")
 
     def _prune(self, model: str) -> None:
         kept: set[str | None] = {model}

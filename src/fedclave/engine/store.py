@@ -10,6 +10,7 @@ with the name of each such point, so that a test can crash there.
 import fcntl
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,19 +62,15 @@ class Store:
     ) -> None:
         self._folder = folder
         self._at = at
+        self._using = threading.Lock()
         (folder / "models").mkdir(parents=True, exist_ok=True)
-        self._lock = lock(folder / "federation.lock")
-        self._database = open_database(folder / "federation.db", _SCHEMA)
-        drop_unfinished(folder / "models")
-        with self._writing() as rows:
-            rows.execute("insert into run select ? where not exists (select 1 from run)", (plan,))
-        (found,) = self._database.execute("select plan from run").fetchone()
-        if found != plan:
+        self._lock, self._database = claim(folder, "federation", _SCHEMA)
+        try:
+            self._require(plan)
+        except BaseException:
             self.close()
-            raise UserError(
-                f"{folder} holds the run of another plan ({found[:12]}, this one is {plan[:12]})."
-                f" Go on with that plan, or begin anew with 'fx plan initialize --force'"
-            )
+            raise
+        drop_unfinished(folder / "models")
 
     def path(self, digest: str) -> Path:
         """Where content with this digest lies, or would."""
@@ -128,8 +125,9 @@ class Store:
         self, number: int, params: Tensors, algorithm: Tensors, record: Mapping[str, Any]
     ) -> State:
         """Make a round's outcome durable; afterwards ``latest`` is this."""
-        model, state = self._record(number, params, algorithm, record)
-        self._prune()
+        with self._using:
+            model, state = self._record(number, params, algorithm, record)
+            self._prune()
         self._at("pruned")
         return State(
             round=number,
@@ -155,9 +153,22 @@ class Store:
             rows.execute("insert or replace into best values (0, ?, ?, ?)", values)
 
     def close(self) -> None:
-        """Close the journal and let another process have it."""
-        self._database.close()
+        """Close the journal and let another process have it; a ``put`` is finished first."""
+        with self._using:  # SQLite crashes when a connection is closed under a thread
+            self._database.close()
         self._lock.close()
+
+    def _require(self, plan: str) -> None:
+        """The folder holds this plan's run; a new folder becomes this plan's."""
+        with self._writing() as rows:
+            rows.execute("insert into run select ? where not exists (select 1 from run)", (plan,))
+        (found,) = self._database.execute("select plan from run").fetchone()
+        if found != plan:
+            raise UserError(
+                f"{self._folder} holds the run of another plan ({found[:12]}, this one is"
+                f" {plan[:12]}). Go on with that plan, or begin anew with"
+                " 'fx plan initialize --force'"
+            )
 
     def _record(
         self, number: int, params: Tensors, algorithm: Tensors, record: Mapping[str, Any]
@@ -197,6 +208,7 @@ class Store:
     def _forget_after(self, number: int) -> None:
         with self._writing() as rows:
             rows.execute("delete from rounds where round > ?", (number,))
+            rows.execute("delete from best where round > ?", (number,))  # its file may be lost too
 
     def _prune(self) -> None:
         """Remove files that neither the last two rounds nor the best model need."""
@@ -220,6 +232,16 @@ def drop_unfinished(folder: Path) -> None:
     """Remove what a killed process was writing. The folder must be locked."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def claim(folder: Path, name: str, schema: str) -> tuple[IO[bytes], sqlite3.Connection]:
+    """The folder's lock and its journal, both or neither. Raises as the two below do."""
+    held = lock(folder / f"{name}.lock")
+    try:
+        return held, open_database(folder / f"{name}.db", schema)
+    except BaseException:
+        held.close()
+        raise
 
 
 def lock(path: Path) -> IO[bytes]:

@@ -18,6 +18,7 @@ def run(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "asyncio
     """Run a function in a daemon thread; its result or exception arrives in the future."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
+    future.add_done_callback(lambda f: f.cancelled() or f.exception())  # nobody may wait for it
 
     def settle(setter: Callable[[], None]) -> None:
         if not future.done():
