@@ -230,8 +230,8 @@ class Scripted:
         await (act(request, update, accept) if act else self._honest.ask(request, update, accept))
 
 
-def answer(request: Request, delta: Tensors, weight: int = 4, **fields: Any) -> tuple[Reply, Body]:
+def answer(to: Request, delta: Tensors, weight: int = 4, **fields: Any) -> tuple[Reply, Body]:
     """A reply with this update and its body, whatever they are."""
     packet = Packet(digest=digest(delta), size=layout_of(delta).size, weight=weight)
-    reply = Reply(**{"request": request.id, "packet": packet, **fields})
+    reply = Reply(**{"request": to.id, "packet": packet, **fields})
     return reply, Body(layout_of(delta), bytearray(encode(delta)))

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+
 from fedclave.algorithms.core import Algorithm
 from fedclave.algorithms.folds import Range, blocks_of, check_values, check_weight, delta_layout
 from fedclave.algorithms.servers import difference
@@ -143,7 +145,7 @@ class Collaborator:
 
     def _run(self, task: Task, params: Tensors, pull: Pull, received: Tensors) -> Fit:
         with self._reported(f"task {task.name!r} in round {task.round}"):
-            return checked(self._learner.run(task, params, pull), received)
+            return checked(self._learner.run(task, _lent(params), pull), received)
 
     def _remember(self, memory: Tensors) -> None:
         if isinstance(self._learner, Remembering):
@@ -212,7 +214,15 @@ class _Delta(Mapping[str, Array]):
         return len(self._old)
 
 
+def _lent(params: Tensors) -> Tensors:
+    """A mapping of the learner's own, of arrays that it may only read.
+
+    What it received is what the update is the difference from, and what it has trained is the
+    update: neither may change while the learner works on.
+    """
+    return {name: _read_only(np.asarray(array).view()) for name, array in params.items()}
+
+
 def _read_only(array: Array) -> Array:
-    """The array, which the learner may not change: the update is the difference from it."""
     array.flags.writeable = False
     return array
