@@ -35,8 +35,7 @@ network: {{patience_s: {patience_s}, stall_s: {stall_s}}}
 
 LEARNER = '''
 import os
-import time
-from pathlib import Path
+from contextlib import suppress
 
 import numpy as np
 
@@ -63,8 +62,9 @@ class Mean:
 
 def misbehave(order, task):
     """Wait for a file to go away in the round that it names: a way to be busy for as long."""
-    while order.exists() and int(order.read_text() or 0) == task.round:
-        os.sched_yield()
+    with suppress(FileNotFoundError):
+        while int(order.read_text() or 0) == task.round:
+            os.sched_yield()
 
 
 def build(site, count=4):

@@ -130,7 +130,8 @@ async def aggregate(party: Party, listen: str) -> State:
         _require_beginning(workspace, plan, store)
         events = Events(workspace.events, party.clock, party.listener)
         stack.callback(events.close)
-        hub = Hub(Spool(workspace.save / "spool"), events)
+        spool = Spool(workspace.save / "spool")
+        hub = Hub(spool, events)
         anchors = Anchors.read(workspace.cert)
         door = Door(anchors=anchors, members=_at_the_door(members), now=party.clock)
         server = Server(
@@ -142,6 +143,7 @@ async def aggregate(party: Party, listen: str) -> State:
         async with _serving(server, listen), _looked_after(party, "aggregator"):
             party.tell("listening", address=_reachable(listen, server.port, plan))
             state = await run.run()
+            spool.clear()
             hub.finish(state.model)
             with suppress(TimeoutError):
                 await asyncio.wait_for(hub.gone(), GOODBYE_S)
