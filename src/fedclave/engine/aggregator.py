@@ -115,12 +115,12 @@ class Aggregator:
     def _assignment(self, number: int) -> Assignment:
         """Member -> steps. What an interrupted process opened the round with stays as it was.
 
-        Only who is no member any more is left out: nobody would ever hear from that one.
+        Unless one of those is no member any more, from whom nobody would ever hear: then anew.
         """
         members = sorted(self._rules.members())
         journalled = self._store.opened(number)
-        if journalled is not None:
-            return {member: steps for member, steps in journalled.items() if member in members}
+        if journalled is not None and set(journalled) <= set(members):
+            return journalled
         if len(members) > self._plan.fold.max_members:
             raise Unavailable(
                 f"{len(members)} members, but fold.max_members is {self._plan.fold.max_members}."
@@ -134,7 +134,7 @@ class Aggregator:
         if needed > len(assignment):
             raise Unavailable(
                 f"the quorum is {needed}, but only {len(assignment)} members are asked. Add parties"
-                " with 'fx invite' or 'fx collaborator certify', or lower quorum.minimum"
+                " with 'fx invite' or 'fx collaborator certify': another quorum is another plan"
             )
         return needed
 

@@ -162,15 +162,18 @@ class Collaborator:
 
     @contextmanager
     def _reported(self, what: str) -> Iterator[None]:
-        """The learner is the user's code: whatever it raises is a failure of the task."""
+        """The learner is the user's code: whatever it raises is a failure of the task.
+
+        The aggregator is told where and what kind. What the error says may quote data: it stays.
+        """
         try:
             yield
         except (Refused, UserError, Unavailable):
             raise
         except (Exception, SystemExit) as error:
             self._notebook.report(what, error)
-            where = f"traceback in {self._notebook.failures}"
-            raise UserError(f"{what} failed: {blame(error)} ({where})") from error
+            where = f"what it said stays at the member, in its {self._notebook.failures.name}"
+            raise UserError(f"{what} failed: {blame(error, said=False)} ({where})") from error
 
     def _keep(
         self, request: Request, update: Update, layout: Layout, memory: Tensors | None

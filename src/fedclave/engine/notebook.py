@@ -38,6 +38,7 @@ class Notebook:
         self._at = at
         self._using = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
         self._known: set[str] = set()  # content that this process wrote, fetched or hashed
         self._lock, self._database = claim(folder, "collaborator", _SCHEMA)
         drop_unfinished(folder)

@@ -64,6 +64,7 @@ class Store:
         self._at = at
         self._using = threading.Lock()
         (folder / "models").mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # models and journals are this party's own
         self._lock, self._database = claim(folder, "federation", _SCHEMA)
         try:
             self._require(plan)

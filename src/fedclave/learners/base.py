@@ -176,12 +176,15 @@ def method(owner: object, run: str, reserved: Collection[str]) -> Callable[..., 
     return bound
 
 
-def blame(error: BaseException) -> str:
+def blame(error: BaseException, *, said: bool = True) -> str:
     """An error of a workspace's code as ``src/learner.py:31: ValueError: ...``.
 
-    The place is the innermost line that the user wrote; without one, there is no place.
+    The place is the innermost line that the user wrote; without one, there is no place. Not
+    ``said``: without the error's own words, which may quote data.
     """
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = type(error).__name__
+    if said and str(error):
+        text += f": {error}"
     trace: TracebackType | None = error.__traceback__
     place = ""
     while trace is not None:
