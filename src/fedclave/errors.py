@@ -50,8 +50,8 @@ class Code(StrEnum):
     NOT_FOUND = "not-found"
     TASK_FAILED = "task-failed"
     TOKEN_UNKNOWN = "token-unknown"  # noqa: S105 - the name of a refusal
-    TOKEN_USED = "token-used"  # noqa: S105
-    TOKEN_EXPIRED = "token-expired"  # noqa: S105
+    TOKEN_USED = "token-used"  # noqa: S105 - likewise
+    TOKEN_EXPIRED = "token-expired"  # noqa: S105 - likewise
 
 
 MEANING: dict[Code, str] = {

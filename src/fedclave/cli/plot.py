@@ -49,7 +49,7 @@ def require() -> None:
     """Import matplotlib, which takes a second; ``UserError`` if it is not installed."""
     try:
         import matplotlib.backends.backend_agg
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401 - is it there at all
     except ModuleNotFoundError as error:
         raise UserError(
             "plots need matplotlib, which is not installed. Run: pip install 'fedclave[demo]'"

@@ -137,7 +137,7 @@ class Collaborator:
         return Task(
             name=name,
             run=part.run,
-            on=on or None,  # type: ignore[arg-type]
+            on=on or None,  # type: ignore[arg-type]  # a step of the plan
             round=request.round,
             seed=request.seed(self._plan.seed, step),
             settings=part.settings,

@@ -166,7 +166,7 @@ class TorchLearner:
             ) -> Tensor:
                 optimizer.zero_grad()
                 loss = self._loss(self.model(*inputs), target)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()  # type: ignore[no-untyped-call]  # torch's own
                 adjust()
                 first.append(loss.detach())
                 return loss
