@@ -22,7 +22,7 @@ from functools import cached_property
 from math import prod
 from pathlib import Path
 from threading import get_ident
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,7 @@ MAX_HEADER = 16 * 2**20  # bytes
 MAX_DIMENSIONS = 32  # NumPy 1's own limit; NumPy 2 has 64
 MAX_SIZE = 2**63 - 1  # of a dimension, an offset or a tensor's bytes: what NumPy can address
 BLOCK = 2**20  # bytes written or hashed at a time
+_SPARE = ".spare"
 
 
 @dataclass(frozen=True)
@@ -200,6 +201,19 @@ def write_content(
     return _write(folder, lambda digest: f"{digest}.safetensors", data, durable=durable)
 
 
+def retire(path: Path) -> None:
+    """Drop a file that is needed no more; its folder's next write may go over it.
+
+    Memory that the page cache holds already is cheaper than new memory: much so on virtual
+    machines that give back what they do not use (docs/explanation/performance.md).
+    """
+    spare = path.with_name(_SPARE)
+    if spare.exists():
+        path.unlink(missing_ok=True)
+    else:
+        path.rename(spare)
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and new names in a folder durable (fsync(2) of the directory)."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -277,10 +291,11 @@ def _write(
     sha = hashlib.sha256()
     temporary = folder / f".{os.getpid()}.{get_ident()}.tmp"  # two threads may write at once
     try:
-        with temporary.open("wb") as file:
+        with _over_spare(temporary) as file:
             for piece in data:
                 sha.update(piece)
                 file.write(piece)
+            file.truncate()
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
@@ -291,6 +306,14 @@ def _write(
     if durable:
         sync_folder(folder)
     return sha.hexdigest()
+
+
+def _over_spare(temporary: Path) -> IO[bytes]:
+    try:
+        temporary.with_name(_SPARE).rename(temporary)
+    except FileNotFoundError:
+        return temporary.open("wb")
+    return temporary.open("r+b")
 
 
 def _code(name: str, array: Array) -> str:

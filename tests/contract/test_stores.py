@@ -375,26 +375,6 @@ def test_a_damaged_memory_is_not_used(how: str, tmp_path: Path) -> None:
     notebook.close()
 
 
-def test_a_damaged_model_is_fetched_again(tmp_path: Path) -> None:
-    digest = tensors.write_content(tmp_path, model(3))
-    notebook = Notebook(tmp_path)
-    assert notebook.has_model(digest)
-    notebook.close()
-    damage(tmp_path / f"{digest}.safetensors")
-    notebook = Notebook(tmp_path)
-    assert not notebook.has_model(digest)
-    assert not notebook.model_path(digest).exists()
-    notebook.close()
-
-
-def test_downloads_of_older_rounds_are_removed(tmp_path: Path) -> None:
-    notebook = Notebook(tmp_path)
-    (tmp_path / f"{'5' * 64}.part").write_bytes(b"half a model")
-    keep(notebook, 1)
-    assert list(tmp_path.glob("*.part")) == []
-    notebook.close()
-
-
 # A full disk: real, in a process of its own whose files may not grow beyond a limit
 
 
@@ -448,7 +428,7 @@ def test_a_disk_that_is_full_for_a_checkpoint_costs_nothing(limit: int, tmp_path
     name, message = on_a_full_disk("store", tmp_path, limit)
     assert name == "Unavailable"
     assert "Free space" in message
-    assert list((tmp_path / "models").glob(".*")) == []
+    assert list((tmp_path / "models").glob(".*.tmp")) == []
     store = Store(tmp_path, PLAN)
     latest = store.latest()
     assert latest is not None and latest.round == 3  # the same process went on

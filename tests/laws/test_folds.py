@@ -81,6 +81,26 @@ def same(left: Aggregate, right: Aggregate) -> bool:
     return equal and (left.weight, left.count) == (right.weight, right.count)
 
 
+USUAL = range_of(256.0, 2**20, 256)
+HALVES = st.integers(-(2**24) + 1, 2**24 - 1).map(lambda n: n * 2.0**-27)  # q = n / 2 for weight 1
+
+
+@given(
+    hnp.arrays(np.float32, 5, elements=st.floats(-256.0, 256.0, width=32) | HALVES),
+    st.integers(1, 2**20) | st.sampled_from([1, 2**17 - 1, 2**17, 2**17 + 1, 2**20]),
+    st.sampled_from([1, -1]),
+)
+def test_each_product_is_rounded_half_to_even_whatever_the_weight(
+    delta: Any, weight: int, sign: int
+) -> None:
+    """Weights below 2**17 are rounded in another way than those above, to the same integers."""
+    fold = exact_mean(USUAL)
+    take = fold.add if sign > 0 else fold.subtract
+    acc = take(fold.zero(layout_of({"w": delta})), blocks_of({"w": delta}), weight)
+    products = [Fraction(float(x)) * weight * 2**USUAL.fraction_bits for x in delta]
+    assert acc.sums["w"].tolist() == [sign * round(product) for product in products]
+
+
 @given(updates, st.randoms(use_true_random=False), st.integers(1, 7))
 def test_neither_order_nor_block_size_changes_a_bit(
     items: list[Update], random: Any, block: int

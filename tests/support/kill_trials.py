@@ -50,7 +50,7 @@ def outcome(folder: Path, points: Points) -> dict[str, Any]:
         "model": run.model,
         "records": [{k: v for k, v in r.items() if k != "bytes"} for r in run.records],
         "best": vars(run.best) if run.best else None,
-        "uploads left": sorted(path.name for path in (folder / "spool").glob("*")),
+        "uploads left": sorted(path.name for path in (folder / "spool").glob("*.part")),
     }
     return {"same": same, "points": points.passed}
 

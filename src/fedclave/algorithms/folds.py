@@ -23,6 +23,8 @@ from fedclave.errors import Code, Refused
 from fedclave.tensors import DTYPES, Array, Layout, Tensors, layout
 
 _TINY = 2.0**-60
+_SHIFT = np.float64(1.5 * 2**52)
+_SHIFT_BITS = _SHIFT.view(np.int64)
 BLOCK = 2**16  # elements: the working set of one step stays in the L2 cache
 _DELTA = {"F64": "F64", "BOOL": "I8", **dict.fromkeys(("F32", "F16", "BF16"), "F32")}
 
@@ -65,7 +67,7 @@ def exact_mean(bounds: Range) -> Fold:
     """Mean weighted by examples (FedAvg: McMahan et al. 2017, alg. 1), as an exact integer sum."""
 
     def add(acc: Sum, blocks: Blocks, weight: int, sign: int = 1) -> Sum:
-        _accumulate(acc, blocks, sign * weight, bounds.fraction_bits)
+        _accumulate(acc, blocks, sign * weight, bounds)
         acc.weight += sign * weight
         acc.count += sign
         return acc
@@ -112,21 +114,41 @@ def _zero(update: Layout) -> Sum:
     return Sum({e.name: np.zeros(e.count, np.int64) for e in update.entries}, update)
 
 
-def _accumulate(acc: Sum, blocks: Blocks, weight: int, fraction_bits: int) -> None:
-    scale = float(weight) * 2.0**fraction_bits
-    scaled, whole = np.empty(BLOCK), np.empty(BLOCK, np.int64)
+def _accumulate(acc: Sum, blocks: Blocks, weight: int, bounds: Range) -> None:
+    scale = float(weight) * 2.0**bounds.fraction_bits
+    rounded = _rounded_by_adding if bounds.limit * abs(scale) < 2.0**51 else _rounded_by_rint
+    scratch = np.empty(BLOCK)
     for name, start, long in blocks:
         into = acc.sums[name]
         for at in range(0, long.size, BLOCK):
             block = long[at : at + BLOCK]
-            n = block.size
+            work = scratch[: block.size]
             if block.dtype.kind == "f":
-                np.multiply(block, scale, out=scaled[:n], dtype=np.float64)
-                np.rint(scaled[:n], out=scaled[:n])
-                np.copyto(whole[:n], scaled[:n], casting="unsafe")
+                np.copyto(work, block)
+                work *= scale
+                whole = rounded(work)
             else:
-                np.multiply(block, weight, out=whole[:n], dtype=np.int64)
-            into[start + at : start + at + n] += whole[:n]
+                whole = np.multiply(block, weight, out=work.view(np.int64), dtype=np.int64)
+            into[start + at : start + at + block.size] += whole
+
+
+def _rounded_by_adding(values: Array) -> Array:
+    """``rint`` to int64, in place, of float64 values below 2**51 in magnitude.
+
+    From 2**52 to 2**53 neighbouring float64s are 1 apart: a sum that lies there is rounded to an
+    integer, half to even (IEEE 754), and its bits, less those of 1.5 * 2**52, are that integer.
+    """
+    values += _SHIFT
+    whole: Array = values.view(np.int64)
+    whole -= _SHIFT_BITS
+    return whole
+
+
+def _rounded_by_rint(values: Array) -> Array:
+    np.rint(values, out=values)
+    whole: Array = values.view(np.int64)
+    np.copyto(whole, values, casting="unsafe")
+    return whole
 
 
 def _merge(left: Sum, right: Sum) -> Sum:

@@ -34,7 +34,7 @@ from fedclave.messages import (
     Update,
 )
 from fedclave.plan import Plan
-from fedclave.tensors import Array, Layout, Stored, Tensors, layout_of
+from fedclave.tensors import Array, Layout, Tensors, layout_of
 
 Started = Callable[[Request, str], None]
 """Called with each step of a request as it starts, in the thread that works on it."""
@@ -87,29 +87,26 @@ class Collaborator:
             self._job = None
         if (known := self._notebook.answered(request.id)) is not None:
             return known
-        model = self._notebook.model_path(request.params)
-        if not self._notebook.has_model(request.params):
-            await fetch(request.params, request.size, model)
-        self._job = (request.id, threads.run(self._attempt, request, model, started))
+        params = await fetch(request.params, request.size)
+        self._job = (request.id, threads.run(self._attempt, request, params, started))
         return self._job[1]
 
-    def _attempt(self, request: Request, model: Path, started: Started) -> Reply:
+    def _attempt(self, request: Request, params: Tensors, started: Started) -> Reply:
         try:
-            params = Stored(model)
-            update, memory = self._work(request, params, started)
-            return self._keep(request, update, delta_layout(params.layout), memory)
+            received = {name: _read_only(params[name]) for name in params}
+            update, memory = self._work(request, received, started)
+            return self._keep(request, update, delta_layout(layout_of(received)), memory)
         except Refused as refused:
             return _failed(request, refused.code, refused.message)
         except UserError as error:
             return _failed(request, Code.TASK_FAILED, str(error))
 
     def _work(
-        self, request: Request, params: Stored, started: Started
+        self, request: Request, received: Tensors, started: Started
     ) -> tuple[Update, Tensors | None]:
         """Run the steps in order; the update is what training changed."""
         self._remember(self._notebook.memory(request.round) or {})
-        received = {name: _read_only(params[name]) for name in params}
-        current: Tensors = received
+        current = received
         pull = self._algorithm.begin(received)
         weight, measured = 0, []
         for step in request.tasks:

@@ -16,7 +16,7 @@ from typing import Any
 from fedclave.engine.store import claim, drop_unfinished, writing
 from fedclave.errors import Unavailable, UserError
 from fedclave.messages import Measurement, Packet, Reply, Request
-from fedclave.tensors import Layout, Stored, Tensors, file_digest, write_content
+from fedclave.tensors import Layout, Stored, Tensors, file_digest, retire, write_content
 
 POINTS = ("packet-written", "memory-written", "answered", "pruned")
 """Where a test can crash, in the order in which a round passes them."""
@@ -39,7 +39,7 @@ class Notebook:
         self._using = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
-        self._known: set[str] = set()  # content that this process wrote, fetched or hashed
+        self._known: set[str] = set()  # content that this process wrote or hashed
         self._lock, self._database = claim(folder, "collaborator", _SCHEMA)
         drop_unfinished(folder)
 
@@ -71,17 +71,6 @@ class Notebook:
             )
         return Stored(self._content(row[0]))
 
-    def model_path(self, digest: str) -> Path:
-        """Where the global model with this digest lies, or would."""
-        return self._content(digest)
-
-    def has_model(self, digest: str) -> bool:
-        """Whether the global model is here and whole; a damaged one is removed."""
-        if self._whole(digest):
-            return True
-        self._content(digest).unlink(missing_ok=True)
-        return False
-
     def packet_path(self, reply: Reply) -> Path | None:
         """The file of a reply's update."""
         return self._content(reply.packet.digest) if reply.packet else None
@@ -98,7 +87,7 @@ class Notebook:
         self._at("memory-written")
         with self._using:
             self._journal(request, reply, digest)
-            self._prune(request.params)
+            self._prune()
         self._at("pruned")
 
     def report(self, what: str, error: BaseException) -> None:
@@ -122,14 +111,14 @@ class Notebook:
             rows.execute(_FORGET, (request.round,))
         self._at("answered")
 
-    def _prune(self, model: str) -> None:
-        kept: set[str | None] = {model}
+    def _prune(self) -> None:
+        kept: set[str | None] = set()
         for reply, memory in self._database.execute("select reply, memory from answers"):
             kept.add(memory)
             kept.add((json.loads(reply)["packet"] or {}).get("digest"))
-        for path in (*self._folder.glob("*.safetensors"), *self._folder.glob("*.part")):
+        for path in self._folder.glob("*.safetensors"):
             if path.stem not in kept:
-                path.unlink(missing_ok=True)
+                retire(path)
         self._known &= kept
 
     def _content(self, digest: str) -> Path:

@@ -3,18 +3,17 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from fedclave.engine.spool import Body
 from fedclave.messages import Reply, Request
-from fedclave.tensors import Layout
+from fedclave.tensors import Layout, Tensors
 
 Accept = Callable[[Reply, Body | None], Awaitable[None]]
 """The aggregator's judgement of an answer; raises ``Refused``, which the member is told."""
 
-Fetch = Callable[[str, int, Path], Awaitable[None]]
-"""(digest, size in bytes, path): put the content there, whole and verified."""
+Fetch = Callable[[str, int], Awaitable[Tensors]]
+"""(digest, size in bytes): the tensors with this content, whole and verified."""
 
 
 @dataclass

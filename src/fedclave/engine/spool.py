@@ -5,6 +5,9 @@ Small ones stay in memory, others go to a file, so the aggregator's memory does 
 number of members or the size of the model. An upload that broke off goes on where it stood, also
 after a restart. Its size and header are the aggregator's own (it knows the round's tensors);
 nothing is sized from the sender's claim, and only ``commit`` makes a ``Body``.
+
+A file that is folded is kept for another upload to be written over, until the run ends: memory that
+the page cache holds already is cheaper than new memory (docs/explanation/performance.md).
 """
 
 import hashlib
@@ -21,6 +24,8 @@ from fedclave.tensors import DTYPES, Array, Layout
 
 SMALL = 4 * 2**20  # bytes kept in memory
 BLOCK = 2**18  # bytes read back at a time
+SPARES = 16  # files kept to be written over
+_SPARE = "*.spare"
 
 
 class Body:
@@ -45,7 +50,7 @@ class Body:
     def discard(self) -> None:
         """Free the memory or the file."""
         if isinstance(self._content, Path):
-            self._content.unlink(missing_ok=True)
+            _retire(self._content)
         self._content = bytearray()
 
     def _in_memory(self, view: memoryview) -> Iterator[tuple[str, int, Array]]:
@@ -99,7 +104,7 @@ class Upload:
         if self._memory is not None:
             self._memory += view
         elif self._file is not None:
-            _write_whole(self._file, view, self._path)
+            self._store(self._file, view)
         self._sha.update(view)
         self.offset += len(view)
 
@@ -121,14 +126,15 @@ class Upload:
             raise Refused(Code.WRONG_TENSORS, "names, dtypes or shapes are not the model's")
         return Body(self.layout, content)
 
-    def flush(self) -> None:
-        """Let the next connection see what came; a broken one leaves this upload to resume."""
-        if self._file is not None:
-            self._file.flush()
+    def pause(self) -> None:
+        """A connection has ended: the file's length says how much came, also after a restart."""
+        if self._file is not None and not self._superseded:
+            self._file.truncate(self.offset)
 
     def close(self) -> None:
         """Let go of the file; what is there can be resumed."""
         if self._file is not None:
+            self.pause()
             self._file.close()
             self._file = None
 
@@ -145,17 +151,34 @@ class Upload:
             return file.read(length)
 
     def _resume(self) -> IO[bytes]:
-        """Open the file; what an earlier connection or process left is hashed and kept."""
+        """Open the file; what an earlier process left is hashed and kept.
+
+        If it has the length of the whole and is not the whole, a spare file was being written over
+        when that process was killed. How far is not known: the upload begins anew.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("ab+", buffering=0)
-        file.seek(0)
-        while piece := file.read(BLOCK):
+        if not self._path.exists():
+            mode = "r+b" if _take_spare(self._path) else "w+b"
+            return self._path.open(mode, buffering=0)
+        file = self._path.open("r+b", buffering=0)
+        while self.offset <= self.layout.size and (piece := file.read(BLOCK)):
             self._sha.update(piece)
             self.offset += len(piece)
-        if self.offset > self.layout.size:
-            file.truncate(0)
+        if self.offset >= self.layout.size and self._sha.hexdigest() != self.digest:
             self.offset, self._sha = 0, hashlib.sha256()
         return file
+
+    def _store(self, file: IO[bytes], view: memoryview) -> None:
+        """Write all of it at the offset, or nothing: a nearly full disk takes a part."""
+        at = 0
+        try:
+            while at < len(view):
+                at += os.pwrite(file.fileno(), view[at:], self.offset + at)
+        except OSError as error:
+            file.truncate(self.offset)
+            raise Unavailable(
+                f"{self._path}: the upload could not be stored ({error.strerror}). Free space"
+            ) from error
 
 
 class Spool:
@@ -196,7 +219,7 @@ class Spool:
             upload.drop()
         self._uploads.clear()
         if self._folder.is_dir():
-            for path in self._folder.glob("*.part"):
+            for path in (*self._folder.glob("*.part"), *self._folder.glob(_SPARE)):
                 path.unlink(missing_ok=True)
 
     def _forget(self, member: str, but: Path) -> None:
@@ -206,14 +229,16 @@ class Spool:
                 path.unlink(missing_ok=True)
 
 
-def _write_whole(file: IO[bytes], view: memoryview, path: Path) -> None:
-    """Write all of it, or leave the file as it was: a nearly full disk takes a part."""
-    start, at = file.seek(0, os.SEEK_END), 0
-    try:
-        while at < len(view):
-            at += file.write(view[at:])
-    except OSError as error:
-        file.truncate(start)
-        raise Unavailable(
-            f"{path}: the upload could not be stored ({error.strerror}). Free space"
-        ) from error
+def _retire(path: Path) -> None:
+    """Keep a file that is needed no more for a later upload, unless there are enough of them."""
+    if sum(1 for _ in path.parent.glob(_SPARE)) < SPARES:
+        path.rename(path.with_suffix(".spare"))
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _take_spare(path: Path) -> bool:
+    for spare in path.parent.glob(_SPARE):
+        spare.rename(path)
+        return True
+    return False

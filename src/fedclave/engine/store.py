@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fedclave.errors import Refused, Unavailable, UserError
-from fedclave.tensors import Stored, Tensors, digest, file_digest, write_content
+from fedclave.tensors import Stored, Tensors, digest, file_digest, retire, write_content
 
 POINTS = ("opened", "model-written", "state-written", "recorded", "pruned")
 """The journal's points, in the order in which a round passes them."""
@@ -221,7 +221,7 @@ class Store:
             kept.add(best.model)
         for path in (self._folder / "models").glob("*.safetensors"):
             if path.stem not in kept:
-                path.unlink(missing_ok=True)
+                retire(path)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -10,7 +10,7 @@ from fedclave.engine.spool import Body, Spool
 from fedclave.engine.store import Store
 from fedclave.errors import Code, Refused
 from fedclave.messages import Reply, Request
-from fedclave.tensors import Layout
+from fedclave.tensors import Layout, Stored, Tensors
 
 CHUNK = 2**20  # bytes
 
@@ -35,9 +35,9 @@ class LocalTransport:
         reply, packet = await member.answer(request, self._fetch)
         await accept(reply, self._push(request.member, reply, packet, update))
 
-    async def _fetch(self, digest: str, size: int, path: Path) -> None:
-        path.hardlink_to(self._store.path(digest))
+    async def _fetch(self, digest: str, size: int) -> Tensors:
         self.traffic.down += size
+        return Stored(self._store.path(digest))
 
     def _push(self, member: str, reply: Reply, packet: Path | None, update: Layout) -> Body | None:
         if reply.packet is None or packet is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedclave.engine.spool import BLOCK, SMALL, Body, Spool
+from fedclave.engine.spool import BLOCK, SMALL, SPARES, Body, Spool
 from fedclave.errors import Code, Refused, Unavailable
 from fedclave.tensors import Layout, Tensors, encode, layout_of
 
@@ -61,7 +61,65 @@ def test_a_discarded_upload_leaves_nothing(tmp_path: Path, small: int) -> None:
     upload = spool.begin("alice", DIGEST, LAYOUT)
     upload.write(DATA)
     spool.commit("alice", upload).discard()
+    assert not list(tmp_path.glob("*.part"))
+    spool.clear()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_spare_file_is_written_over(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, ON_DISK)
+    for data in (b"?" * len(DATA), DATA):
+        upload = spool.begin("alice", hashlib.sha256(data).hexdigest(), LAYOUT)
+        assert upload.offset == 0
+        upload.write(data)
+        if data == DATA:
+            assert read(spool.commit("alice", upload)) == raw(UPDATE)
+        else:
+            Body(LAYOUT, tmp_path / f"alice.{upload.digest}.part").discard()
+            assert [path.suffix for path in tmp_path.iterdir()] == [".spare"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_upload_over_a_spare_file_goes_on_after_a_pause_and_a_restart(tmp_path: Path) -> None:
+    (tmp_path / "old.spare").write_bytes(b"?" * len(DATA))
+    first = Spool(tmp_path, ON_DISK).begin("alice", DIGEST, LAYOUT)
+    first.write(DATA[:50])
+    first.close()
+    spool = Spool(tmp_path, ON_DISK)
+    upload = spool.begin("alice", DIGEST, LAYOUT)
+    assert upload.offset == 50
+    upload.write(DATA[50:])
+    assert read(spool.commit("alice", upload)) == raw(UPDATE)
+
+
+def test_an_upload_over_a_spare_file_begins_anew_after_a_kill(tmp_path: Path) -> None:
+    (tmp_path / "old.spare").write_bytes(b"?" * len(DATA))
+    killed = Spool(tmp_path, ON_DISK).begin("alice", DIGEST, LAYOUT)
+    killed.write(DATA[:50])
+    spool = Spool(tmp_path, ON_DISK)
+    upload = spool.begin("alice", DIGEST, LAYOUT)
+    assert upload.offset == 0
+    upload.write(DATA)
+    assert read(spool.commit("alice", upload)) == raw(UPDATE)
+    killed.drop()
+
+
+def test_a_connection_that_was_replaced_cuts_nothing_off(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, ON_DISK)
+    older = spool.begin("alice", DIGEST, LAYOUT)
+    older.write(DATA[:50])
+    newer = spool.begin("alice", DIGEST, LAYOUT)
+    newer.write(DATA[50:])
+    older.pause()
+    assert read(spool.commit("alice", newer)) == raw(UPDATE)
+
+
+def test_there_are_only_so_many_spare_files(tmp_path: Path) -> None:
+    for number in range(SPARES + 3):
+        part = tmp_path / f"m{number}.part"
+        part.write_bytes(DATA)
+        Body(LAYOUT, part).discard()
+    assert len(list(tmp_path.iterdir())) == SPARES
 
 
 @either_way

@@ -6,7 +6,6 @@ as long as the plan's ``network.patience_s`` since the last contact. What was re
 """
 
 import asyncio
-import hashlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -18,9 +17,11 @@ import grpc
 
 import fedclave
 from fedclave.engine.collaborator import Collaborator
+from fedclave.engine.incoming import Incoming
 from fedclave.engine.ports import Traffic
 from fedclave.errors import Code, Refused, Unavailable
 from fedclave.messages import WIRE_VERSIONS, Packet, Reply, Request
+from fedclave.tensors import Tensors
 from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.frames import CHUNK, SERVICE
 from fedclave.transport.grpc.proto import federation_pb2 as pb
@@ -57,6 +58,7 @@ class Client:
         self._instance = secrets.token_hex(8)
         self._contact = monotonic()
         self._stream: _Stream | None = None
+        self._incoming: Incoming | None = None  # a model whose connection broke off
 
     def reconnect(self, reason: str) -> None:
         """Open a new connection, as after a renewed certificate; work in progress goes on."""
@@ -109,33 +111,28 @@ class Client:
                 self._stream = None
                 await stream.close()
 
-    async def fetch(self, channel: grpc.aio.Channel, request: Request, path: Path) -> None:
+    async def fetch(self, channel: grpc.aio.Channel, request: Request) -> Tensors:
         """Get the model of a request; a part that came before is kept and continued."""
-        part = path.with_suffix(".part")
-        sha = hashlib.sha256()
-        with part.open("ab+", buffering=0) as file:
-            file.seek(0)
-            while piece := file.read(CHUNK):
-                sha.update(piece)
-            call = channel.unary_stream(
-                f"/{SERVICE}/Fetch", request_serializer=pb.FetchRequest.SerializeToString
-            )(pb.FetchRequest(digest=request.params, offset=file.tell()))
-            async with self._told():
-                while (chunk := await _within(call.read())) is not grpc.aio.EOF:
-                    file.write(chunk)
-                    sha.update(chunk)
+        incoming, self._incoming = self._incoming, None
+        if incoming is None or (incoming.digest, incoming.size) != (request.params, request.size):
+            incoming = Incoming(request.params, request.size)
+        call = channel.unary_stream(
+            f"/{SERVICE}/Fetch", request_serializer=pb.FetchRequest.SerializeToString
+        )(pb.FetchRequest(digest=request.params, offset=incoming.offset))
+        try:
+            async with self._told(), _moving() as moved:
+                while (chunk := await call.read()) is not grpc.aio.EOF:
+                    incoming.write(chunk)
                     self.traffic.down += len(chunk)
-                    if file.tell() > request.size:
-                        call.cancel()
-                        break
-        if part.stat().st_size < request.size:
-            raise Unavailable(f"{self._address}: the model ended early; it will be resumed")
-        if sha.hexdigest() != request.params or part.stat().st_size != request.size:
-            part.unlink()
-            raise Refused(
-                Code.WRONG_DIGEST, "the model does not have the SHA-256 that was promised"
-            )
-        part.rename(path)
+                    moved()
+            if incoming.offset < request.size:
+                raise Unavailable(f"{self._address}: the model ended early; it will be resumed")
+        except (Unavailable, asyncio.CancelledError):
+            self._incoming = incoming
+            raise
+        finally:
+            call.cancel()
+        return incoming.whole()
 
     async def push(
         self, channel: grpc.aio.Channel, request: str, packet: Packet, path: Path
@@ -153,9 +150,11 @@ class Client:
                 await _ended(call)
             with path.open("rb", buffering=0) as file:
                 file.seek(ready.offset)
-                while chunk := file.read(CHUNK):
-                    await _within(call.write(frames.DATA + chunk))
-                    self.traffic.up += len(chunk)
+                async with _moving() as moved:
+                    while chunk := file.read(CHUNK):
+                        await call.write(frames.DATA + chunk)
+                        self.traffic.up += len(chunk)
+                        moved()
             await call.write(frames.COMMIT + commit.SerializeToString())
             receipt = await _within(call.read())
             if receipt is grpc.aio.EOF or not receipt.complete:
@@ -259,8 +258,8 @@ class _Stream:
         client = self._client
         client._notice("request", {"round": request.round, "tasks": list(request.tasks)})
 
-        async def fetch(digest: str, size: int, path: Path) -> None:
-            await client.fetch(self._channel, request, path)
+        async def fetch(digest: str, size: int) -> Tensors:
+            return await client.fetch(self._channel, request)
 
         def started(of: Request, step: str) -> None:
             self._loop.call_soon_threadsafe(self._say, of, step)
@@ -333,6 +332,16 @@ def _verdict(verdict: pb.Verdict) -> dict[str, Any]:
 def _swallow(task: "asyncio.Future[None]") -> None:
     if not task.cancelled():
         task.exception()
+
+
+@asynccontextmanager
+async def _moving() -> AsyncIterator[Callable[[], None]]:
+    """A transfer that must go on; calls what it yields for each chunk."""
+    try:
+        async with frames.moving(STALL_S) as moved:
+            yield moved
+    except TimeoutError as error:
+        raise Unavailable(f"nothing moved for {STALL_S:g} s") from error
 
 
 async def _within(reading: Awaitable[Any]) -> Any:

@@ -6,6 +6,9 @@ A message of ``Push`` is one byte that says what it is, then that: ``B`` a PushB
 are data alone. Refusals are a gRPC status with the code in the trailing metadata ``fx-code``.
 """
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -66,6 +69,17 @@ def error(call: grpc.aio.AioRpcError, address: str) -> FedclaveError:
     if call.code() is grpc.StatusCode.UNIMPLEMENTED:
         return Refused(Code.WRONG_VERSION, f"{address} does not speak {SERVICE}: {details}")
     return Unavailable(f"{address}: {details}")
+
+
+@asynccontextmanager
+async def moving(within_s: float) -> AsyncIterator[Callable[[], None]]:
+    """Raise ``TimeoutError`` unless what this yields is called again within so many seconds.
+
+    One timer for all chunks of a transfer, where ``wait_for`` makes a task for each.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(within_s) as limit:
+        yield lambda: limit.reschedule(loop.time() + within_s)
 
 
 def request_to_wire(request: Request) -> pb.Request:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -209,27 +210,33 @@ class Service:
             if asked.offset > os.fstat(file.fileno()).st_size:
                 raise Refused(Code.WRONG_OFFSET, f"offset {asked.offset} is past the end")
             file.seek(asked.offset)
-            while chunk := file.read(CHUNK):
-                await self._write(context, chunk)
-                self._hub.traffic.down += len(chunk)
+            async with self._moving() as moved:
+                while chunk := file.read(CHUNK):
+                    await context.write(chunk)
+                    self._hub.traffic.down += len(chunk)
+                    moved()
 
     async def _push(
         self, member: gate.Member, incoming: AsyncIterator[bytes], context: Context
     ) -> None:
-        begin = _parsed(await self._frame(context), frames.BEGIN, pb.PushBegin)
+        begin = _parsed(
+            _frame(await self._read(context, self._stall_s)), frames.BEGIN, pb.PushBegin
+        )
         upload = self._hub.begin(member.name, begin)
         try:
-            await self._write(context, pb.PushReply(offset=upload.offset))
-            while (frame := await self._frame(context))[:1] == frames.DATA:
-                data = memoryview(frame)[1:]
-                if len(data) != min(CHUNK, upload.layout.size - upload.offset) or not data:
-                    raise Refused(Code.WRONG_OFFSET, f"{len(data)} bytes at {upload.offset}")
-                upload.write(data)
-                self._hub.traffic.up += len(data)
+            async with self._moving() as moved:
+                await context.write(pb.PushReply(offset=upload.offset))
+                while (frame := _frame(await context.read()))[:1] == frames.DATA:
+                    data = memoryview(frame)[1:]
+                    if len(data) != min(CHUNK, upload.layout.size - upload.offset) or not data:
+                        raise Refused(Code.WRONG_OFFSET, f"{len(data)} bytes at {upload.offset}")
+                    upload.write(data)
+                    self._hub.traffic.up += len(data)
+                    moved()
         except OSError as error:
             raise Unavailable(f"the upload could not be stored: {error.strerror}") from error
         finally:
-            upload.flush()
+            upload.pause()
         commit = _parsed(frame, frames.COMMIT, pb.PushCommit)
         if (commit.digest, commit.size) != (begin.digest, begin.size):
             raise Refused(Code.WRONG_DIGEST, "the commit is not of what was begun")
@@ -249,11 +256,14 @@ class Service:
         )
         await self._write(context, status)
 
-    async def _frame(self, context: Context) -> bytes:
-        frame = await self._read(context, self._stall_s)
-        if frame is None:
-            raise Unavailable("the upload ended before its commit; it can be resumed")
-        return bytes(frame)
+    @asynccontextmanager
+    async def _moving(self) -> AsyncIterator[Callable[[], None]]:
+        """A transfer that must go on; calls what it yields for each chunk."""
+        try:
+            async with frames.moving(self._stall_s) as moved:
+                yield moved
+        except TimeoutError as error:
+            raise Refused(Code.TOO_SLOW, f"nothing moved for {self._stall_s:g} s") from error
 
     async def _read(self, context: Context, within_s: float | None) -> Any:
         """The next message of a call, or None at its end. Raises ``Refused(TOO_SLOW)``."""
@@ -273,6 +283,12 @@ class Service:
 def _address(context: Context) -> str:
     """Where a call comes from, as people write it: gRPC says ``ipv6:%5B::1%5D:443``."""
     return unquote(str(context.peer()).partition(":")[2])
+
+
+def _frame(message: Any) -> bytes:
+    if message is None or message is grpc.aio.EOF:
+        raise Unavailable("the upload ended before its commit; it can be resumed")
+    return bytes(message)
 
 
 def _parsed(frame: bytes, tag: bytes, kind: Any) -> Any:
