@@ -442,7 +442,7 @@ def test_there_is_no_run_without_an_initial_model(tmp_path: Path) -> None:
         finally:
             store.close()
 
-    with pytest.raises(Unavailable, match="fx plan initialize"):
+    with pytest.raises(UserError, match="fx plan initialize"):
         asyncio.run(run())
 
 

@@ -20,7 +20,7 @@ from fedclave.engine.aggregator import Aggregator, Rules
 from fedclave.engine.collaborator import Collaborator
 from fedclave.engine.events import Event, Events
 from fedclave.engine.notebook import Notebook
-from fedclave.engine.ports import Accept, Traffic, Transport
+from fedclave.engine.ports import Accept, Enough, Traffic, Transport
 from fedclave.engine.spool import SMALL, Body, Spool
 from fedclave.engine.store import Best, Store
 from fedclave.learners.base import Learner
@@ -222,8 +222,8 @@ class Scripted:
     def traffic(self, traffic: Traffic) -> None:
         self._honest.traffic = traffic
 
-    async def present(self, members: int) -> None:
-        await self._honest.present(members)
+    async def present(self, enough: Enough) -> None:
+        await self._honest.present(enough)
 
     async def ask(self, request: Request, update: Layout, accept: Accept) -> None:
         act = self._acts.get((request.member, request.round))

@@ -7,7 +7,7 @@ The outcome depends on the plan, the initial model, and who took part; not on or
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -21,7 +21,7 @@ from fedclave.engine.ports import Traffic, Transport
 from fedclave.engine.round import Outcome, Round
 from fedclave.engine.spool import Body
 from fedclave.engine.store import Best, State, Store
-from fedclave.errors import Code, Refused, Unavailable
+from fedclave.errors import Code, Refused, Unavailable, UserError
 from fedclave.messages import Measurement, Reply, Request
 from fedclave.plan import Plan
 from fedclave.tensors import Layout, Tensors
@@ -68,7 +68,7 @@ class Aggregator:
         begun = monotonic()
         state = self._store.latest()
         if state is None:
-            raise Unavailable("there is no initial model. Run 'fx plan initialize'")
+            raise UserError("there is no initial model. Run 'fx plan initialize'")
         self._events.emit(
             "run_started",
             plan=self._plan.digest,
@@ -91,7 +91,14 @@ class Aggregator:
         return state
 
     async def _one_round(self, state: State) -> State:
-        assignment = self._assignment(state.round + 1)
+        number = state.round + 1
+
+        def enough(connected: Collection[str]) -> bool:
+            assignment = self._assignment(number)  # anew: parties may have been added meanwhile
+            return len(assignment.keys() & connected) >= self._needed(assignment)
+
+        await self._transport.present(enough)
+        assignment = self._assignment(number)
         progress = await self._collect(state, assignment, self._needed(assignment))
         params: Tensors = state.params
         algorithm = state.algorithm
@@ -141,7 +148,6 @@ class Aggregator:
     async def _collect(self, state: State, assignment: Assignment, needed: int) -> _Progress:
         """Open the next round, ask everybody, return when it has closed."""
         number, deadline_s = state.round + 1, self._plan.quorum.deadline_s
-        await self._transport.present(needed)  # none for a closing evaluation: it ends in time
         self._store.open(number, assignment)
         self._events.emit(
             "round_opened",

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The joints of the engine: what a transport is to an aggregator, and where bytes come from."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,9 @@ from fedclave.tensors import Layout, Tensors
 
 Accept = Callable[[Reply, Body | None], Awaitable[None]]
 """The aggregator's judgement of an answer; raises ``Refused``, which the member is told."""
+
+Enough = Callable[[Collection[str]], bool]
+"""Whether these members are enough to open a round."""
 
 Fetch = Callable[[str, int], Awaitable[Tensors]]
 """(digest, size in bytes): the tensors with this content, whole and verified."""
@@ -29,8 +32,8 @@ class Transport(Protocol):
 
     traffic: Traffic
 
-    async def present(self, members: int) -> None:
-        """Return when that many members are connected."""
+    async def present(self, enough: Enough) -> None:
+        """Return when enough members are connected; asked anew with each that comes or goes."""
 
     async def ask(self, request: Request, update: Layout, accept: Accept) -> None:
         """Have ``request.member`` do something; return when its answer has been judged.

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedclave.engine.collaborator import Collaborator
-from fedclave.engine.ports import Accept, Traffic
+from fedclave.engine.ports import Accept, Enough, Traffic
 from fedclave.engine.spool import Body, Spool
 from fedclave.engine.store import Store
 from fedclave.errors import Code, Refused
@@ -24,7 +24,7 @@ class LocalTransport:
         self._store = store
         self._spool = spool
 
-    async def present(self, members: int) -> None:
+    async def present(self, enough: Enough) -> None:
         """Everybody is here."""
 
     async def ask(self, request: Request, update: Layout, accept: Accept) -> None:

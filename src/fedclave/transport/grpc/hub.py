@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from fedclave.engine.events import Events
-from fedclave.engine.ports import Accept, Traffic
+from fedclave.engine.ports import Accept, Enough, Traffic
 from fedclave.engine.spool import Body, Spool, Upload
 from fedclave.errors import Code, Refused
 from fedclave.messages import Reply, Request
@@ -82,10 +82,10 @@ class Hub:
         """The round of the open requests; 0 between rounds."""
         return max((ask.request.round for ask in self._asks.values()), default=0)
 
-    async def present(self, members: int) -> None:
+    async def present(self, enough: Enough) -> None:
         """See ``Transport.present``."""
         async with self._arrived:
-            await self._arrived.wait_for(lambda: len(self._sessions) >= members)
+            await self._arrived.wait_for(lambda: enough(self._sessions.keys()))
 
     async def ask(self, request: Request, update: Layout, accept: Accept) -> None:
         """See ``Transport.ask``."""
