@@ -298,7 +298,7 @@ def test_no_journal_and_an_empty_one_say_nothing(tmp_path: Path) -> None:
 
 def test_a_damaged_journal_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "federation.db").write_bytes(b"garbage" * 1000)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is damaged"):
         journal.read(tmp_path)
 
 

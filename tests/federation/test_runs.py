@@ -244,6 +244,7 @@ def test_every_event_of_a_disturbed_run_has_the_fields_of_the_schema(tmp_path: P
     assert {e["event"] for e in seen} == FIELDS.keys() - {
         "member_joined",  # these are a wire's
         "member_left",
+        "members_awaited",
         "peer_refused",
         "task_started",
     }

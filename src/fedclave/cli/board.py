@@ -83,6 +83,11 @@ def _peer_refused(board: Board, event: Event) -> None:
     board.notice(event)
 
 
+def _members_awaited(board: Board, event: Event) -> None:
+    for name in event["away"]:
+        board.party(name)
+
+
 def _round_opened(board: Board, event: Event) -> None:
     board.open, board.waiting = event["round"], False
     for name in event["asked"]:
@@ -139,6 +144,7 @@ _FOLDS: dict[str, Callable[[Board, Event], None]] = {
     "member_joined": _member_joined,
     "member_left": _member_left,
     "peer_refused": _peer_refused,
+    "members_awaited": _members_awaited,
     "round_opened": _round_opened,
     "task_started": _task_started,
     "update_accepted": _update_accepted,

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def answer(value: Mapping[str, Any], lines: Iterable[str], as_json: bool) -> Non
 
 def emit(value: Mapping[str, Any]) -> None:
     """Print one JSON object on a line, at once."""
-    print(json.dumps(value, ensure_ascii=False, default=str), flush=True)
+    print(json.dumps(value, ensure_ascii=False, default=_plain), flush=True)
 
 
 def note(text: str) -> None:
@@ -40,7 +41,25 @@ def rows(pairs: Mapping[str, object]) -> list[str]:
     ['plan    a1', 'rounds  20']
     """
     width = max(map(len, pairs), default=0) + 2
-    return [f"{label:{width}}{value}" for label, value in pairs.items()]
+    return [f"{label:{width}}{_shown(value)}" for label, value in pairs.items()]
+
+
+def when(time: datetime) -> str:
+    """A time as people read it; with ``--json`` it is ISO 8601.
+
+    >>> when(datetime(2031, 5, 1, 9, 30, 59, tzinfo=UTC))
+    '2031-05-01 09:30 UTC'
+    """
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def count(number: int, noun: str) -> str:
+    """So many of something.
+
+    >>> count(1, "round"), count(2, "certificate")
+    ('1 round', '2 certificates')
+    """
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def steps(*following: str) -> list[str]:
@@ -63,21 +82,31 @@ def confirm(question: str, yes: bool) -> None:
 
 def passphrase(file: Path | None, *, new: bool = False) -> bytes:
     """The CA's passphrase: from a file, the environment, or a question at a terminal."""
-    if file is not None:
-        try:
-            given = file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{file}: cannot be read ({error}). Name another file") from error
-        source = str(file)
-    elif PASSPHRASE in os.environ:
-        given, source = os.environ[PASSPHRASE], PASSPHRASE
-    elif sys.stdin.isatty():
-        given, source = _asked(new), "the passphrase"
-    else:
+    if (given := supplied(file)) is not None:
+        return given
+    if not sys.stdin.isatty():
         raise UserError(
             f"the CA's passphrase is needed, and nobody can be asked here. Set {PASSPHRASE}, or"
             " give --passphrase-file"
         )
+    return _checked(_asked(new), "the passphrase")
+
+
+def supplied(file: Path | None) -> bytes | None:
+    """The CA's passphrase if a file or the environment has it; nobody is asked."""
+    if file is not None:
+        try:
+            given = file.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", "") or "it is not text"
+            raise UserError(f"{file} cannot be read ({reason}). Name another file") from error
+        return _checked(given, str(file))
+    if PASSPHRASE in os.environ:
+        return _checked(os.environ[PASSPHRASE], PASSPHRASE)
+    return None
+
+
+def _checked(given: str, source: str) -> bytes:
     if not given:
         raise UserError(f"{source} is empty. Choose a passphrase that nobody guesses")
     return given.encode()
@@ -88,3 +117,11 @@ def _asked(new: bool) -> str:
     if new and getpass.getpass("Once more: ") != first:
         raise UserError("the two passphrases differ. Run this again")
     return first
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _shown(value: object) -> str:
+    return when(value) if isinstance(value, datetime) else str(value)

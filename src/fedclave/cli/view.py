@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedclave.cli.board import METRIC, Board, Party
+from fedclave.cli.console import count
 from fedclave.engine.events import Event
 
 _STYLES = {
@@ -36,6 +37,7 @@ _STYLES = {
 }
 _REFRESH_HZ = 10
 _BAR = 28  # columns
+_NAMED = 8  # members in one line
 
 
 class View:
@@ -148,7 +150,8 @@ def _header(board: Board, now: datetime) -> Iterator[RenderableType]:
 
 def _where(board: Board) -> str:
     if board.outcome:
-        return f"{board.outcome} after {min(board.closed, board.rounds)} of {board.rounds} rounds"
+        rounds = count(board.rounds, "round")
+        return f"{board.outcome} after {min(board.closed, board.rounds)} of {rounds}"
     if board.waiting:
         there = sum(party.state != "away" for party in board.parties.values())
         known = f" of {len(board.parties)}" if board.parties else ""
@@ -185,7 +188,7 @@ def line(event: Event, board: Board | None = None) -> str | None:
 def _say_started(event: Event, board: Board) -> str:
     start = f"goes on after round {event['round']} of" if event["resumed"] else "begins:"
     model = f"a model of {size(event['size'])}, plan {event['plan'][:12]}"
-    return f"{event['name']} {start} {event['rounds']} rounds, {model}"
+    return f"{event['name']} {start} {count(event['rounds'], 'round')}, {model}"
 
 
 def _say_refused_update(event: Event, board: Board) -> str:
@@ -208,6 +211,13 @@ def _say_closed(event: Event, board: Board) -> str:
     return ", ".join([*parts, f"{event['seconds']:.2f} s"])
 
 
+def _say_awaited(event: Event, board: Board) -> str:
+    first, more = event["away"][:_NAMED], len(event["away"]) - _NAMED
+    names = ", ".join(first) + (f" and {more} more" if more > 0 else "")
+    needed = count(event["needed"], "member")
+    return f"round {event['round']} opens with {needed}; not connected: {names}"
+
+
 _ABSENT = (("missing", "late"), ("failed", "failed"))
 
 _SENTENCES: dict[str, Callable[[Event, Board], str]] = {
@@ -216,10 +226,12 @@ _SENTENCES: dict[str, Callable[[Event, Board], str]] = {
     "member_joined": lambda event, board: f"{event['member']} joined from {event['address']}",
     "member_left": lambda event, board: f"{event['member']} left: {event['reason']}",
     "peer_refused": lambda event, board: f"{event['peer']} {_refusal(event)}",
+    "members_awaited": _say_awaited,
     "update_refused": _say_refused_update,
     "round_closed": _say_closed,
     "run_finished": lambda event, board: (
-        f"finished: {event['rounds']} rounds in {event['seconds']:.1f} s, model {event['path']}"
+        f"finished: {count(event['rounds'], 'round')} in {event['seconds']:.1f} s,"
+        f" model {event['path']}"
     ),
     "run_stopped": lambda event, board: f"stopped in round {event['round']}: {event['message']}",
 }

@@ -92,12 +92,7 @@ class Aggregator:
 
     async def _one_round(self, state: State) -> State:
         number = state.round + 1
-
-        def enough(connected: Collection[str]) -> bool:
-            assignment = self._assignment(number)  # anew: parties may have been added meanwhile
-            return len(assignment.keys() & connected) >= self._needed(assignment)
-
-        await self._transport.present(enough)
+        await self._present(number)
         assignment = self._assignment(number)
         progress = await self._collect(state, assignment, self._needed(assignment))
         params: Tensors = state.params
@@ -107,6 +102,23 @@ class Aggregator:
             step = self._rules.algorithm.step
             params, algorithm = await asyncio.to_thread(step, params, algorithm, aggregate)
         return await self._close(state, progress, params, algorithm)
+
+    async def _present(self, number: int) -> None:
+        """Wait for the members of a quorum; say whom, each time that this changes."""
+        told: list[str] | None = None
+
+        def enough(connected: Collection[str]) -> bool:
+            nonlocal told
+            assignment = self._assignment(number)  # anew: parties may have been added meanwhile
+            needed, away = self._needed(assignment), sorted(assignment.keys() - connected)
+            if len(assignment) - len(away) >= needed:
+                return True
+            if away != told:
+                told = away
+                self._events.emit("members_awaited", round=number, needed=needed, away=away)
+            return False
+
+        await self._transport.present(enough)
 
     async def _closing_evaluation(self, state: State) -> State:
         """Have those of the last round measure the final model; none of them can stop the run."""
@@ -351,5 +363,6 @@ def _require_quorum(end: Round) -> None:
         raise Unavailable(
             f"round {end.number} has {len(end.accepted)} of the {end.needed} answers that it"
             f" needs. Failed: {failed or 'none'}. Silent: {', '.join(end.missing) or 'none'}."
-            f" Start again when they are back: the run goes on with round {end.number}"
+            f" Start again when they are back, or without those who will not be (plan/cols.yaml):"
+            f" the run goes on with round {end.number}"
         )

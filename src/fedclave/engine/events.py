@@ -36,6 +36,11 @@ FIELDS: dict[str, dict[str, str]] = {
         "code": "error code",
         "message": "what was wrong",
     },
+    "members_awaited": {
+        "round": "number of the round that waits to open",
+        "needed": "members that must be connected",
+        "away": "members that would be asked and are not connected",
+    },
     "round_opened": {
         "round": "number",
         "asked": "member -> its tasks",

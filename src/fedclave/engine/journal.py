@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedclave.engine.store import Best
-from fedclave.errors import UserError
+from fedclave.engine.store import ANEW, Best
+from fedclave.errors import Unavailable, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,10 @@ class Journal:
 
 
 def read(folder: Path) -> Journal | None:
-    """The journal in a folder, or None if there is none. Raises ``UserError`` if it is damaged."""
+    """The journal in a folder, or None if there is none.
+
+    Raises ``UserError`` if it is damaged, ``Unavailable`` if the disk does not give it.
+    """
     path = folder / "federation.db"
     if not path.is_file():
         return None
@@ -33,10 +36,13 @@ def read(folder: Path) -> Journal | None:
         with closing(sqlite3.connect(path, isolation_level=None)) as rows:
             rows.execute("pragma query_only=on")
             return _read(rows)
+    except sqlite3.OperationalError as error:  # a full or failing disk, ...
+        raise Unavailable(
+            f"{path} cannot be read ({error}). Repair the disk, then ask again"
+        ) from error
     except (sqlite3.DatabaseError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}). Restore it from a copy, or begin anew with"
-            " 'fx plan initialize --force'"
+            f"{path} is damaged ({error}). Restore it from a copy, or {ANEW}"
         ) from error
 
 

@@ -40,7 +40,9 @@ class Notebook:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._known: set[str] = set()  # content that this process wrote or hashed
-        self._lock, self._database = claim(folder, "collaborator", _SCHEMA)
+        self._lock, self._database = claim(
+            folder, "collaborator", _SCHEMA, "move it away to begin anew"
+        )
         drop_unfinished(folder)
 
     @property

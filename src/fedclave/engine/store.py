@@ -23,6 +23,9 @@ from fedclave.tensors import Stored, Tensors, digest, file_digest, retire, write
 POINTS = ("opened", "model-written", "state-written", "recorded", "pruned")
 """The journal's points, in the order in which a round passes them."""
 
+ANEW = "begin anew with 'fx plan initialize --force'"
+"""How to begin a run anew whose journal is lost."""
+
 _NOTHING = digest({})
 _SCHEMA = """
 create table if not exists run (plan text primary key);
@@ -65,7 +68,7 @@ class Store:
         self._using = threading.Lock()
         (folder / "models").mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # models and journals are this party's own
-        self._lock, self._database = claim(folder, "federation", _SCHEMA)
+        self._lock, self._database = claim(folder, "federation", _SCHEMA, ANEW)
         try:
             self._require(plan)
         except BaseException:
@@ -104,8 +107,7 @@ class Store:
         if damaged:
             raise UserError(
                 f"{self._folder / 'models'}: the checkpoints of rounds {damaged} are missing or"
-                " damaged. Restore the folder from a copy, or begin anew with"
-                " 'fx plan initialize --force'"
+                f" damaged. Restore the folder from a copy, or {ANEW}"
             )
         return None
 
@@ -167,8 +169,7 @@ class Store:
         if found != plan:
             raise UserError(
                 f"{self._folder} holds the run of another plan ({found[:12]}, this one is"
-                f" {plan[:12]}). Go on with that plan, or begin anew with"
-                " 'fx plan initialize --force'"
+                f" {plan[:12]}). Go on with that plan, or {ANEW}"
             )
 
     def _record(
@@ -235,11 +236,11 @@ def drop_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def claim(folder: Path, name: str, schema: str) -> tuple[IO[bytes], sqlite3.Connection]:
+def claim(folder: Path, name: str, schema: str, anew: str) -> tuple[IO[bytes], sqlite3.Connection]:
     """The folder's lock and its journal, both or neither. Raises as the two below do."""
     held = lock(folder / f"{name}.lock")
     try:
-        return held, open_database(folder / f"{name}.db", schema)
+        return held, open_database(folder / f"{name}.db", schema, anew)
     except BaseException:
         held.close()
         raise
@@ -256,7 +257,7 @@ def lock(path: Path) -> IO[bytes]:
     return file
 
 
-def open_database(path: Path, schema: str) -> sqlite3.Connection:
+def open_database(path: Path, schema: str, anew: str) -> sqlite3.Connection:
     """A journal that survives crashes: WAL, synchronous=FULL. A damaged one is a ``UserError``."""
     try:
         database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -277,7 +278,7 @@ def open_database(path: Path, schema: str) -> sqlite3.Connection:
                 " disk, then start again"
             ) from error
         raise UserError(
-            f"{path} is damaged ({error}). Restore it from a copy, or move it away to begin anew"
+            f"{path} is damaged ({error}). Restore it from a copy, or {anew}"
         ) from error
     return database
 

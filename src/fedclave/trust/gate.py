@@ -132,6 +132,11 @@ def admit(
     )
 
 
+def fingerprint(leaf: bytes) -> str:
+    """Of a certificate (PEM or DER), as a ``Member`` has it. Raises ``Refused`` as step 1 does."""
+    return keys.fingerprint(_parsed(leaf))
+
+
 def foresee(leaf: bytes, *, role: Role, now: datetime) -> None:
     """Steps 1, 3 and 5 for a peer whose CA is not known yet. To pass proves nothing: it only tells
     a wrong clock or a wrong port by its name, before the peer is asked for its roots.

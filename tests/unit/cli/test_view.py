@@ -19,6 +19,7 @@ SAMPLE: dict[str, Any] = {
     "member_joined": {"member": "alice", "address": "ipv4:127.0.0.1:5000"},
     "member_left": {"member": "alice", "reason": "the connection was lost"},
     "peer_refused": {"peer": "mallory", "code": "unknown-member", "message": "not on the list"},
+    "members_awaited": {"round": 1, "needed": 2, "away": ["bob"]},
     "round_opened": {"round": 1, "asked": {"alice": ["train"], "bob": ["train"]}, "needed": 1,
                      "deadline_s": 60.0, "model": "cd" * 32},
     "task_started": {"round": 1, "member": "alice", "task": "train"},
@@ -197,6 +198,14 @@ def test_off_a_terminal_each_round_is_one_plain_line_whatever_the_width() -> Non
 def test_off_a_terminal_goodbyes_after_the_end_are_not_told() -> None:
     told = plain(event("member_left"), event("run_finished"), event("member_left"))
     assert [text.split()[0] for text in told] == ["alice", "finished:"]
+
+
+def test_who_is_waited_for_is_told() -> None:
+    (few,) = plain(event("members_awaited"))
+    assert few == "round 1 opens with 2 members; not connected: bob"
+    (many,) = plain(event("members_awaited", away=[f"site{n}" for n in range(10)]))
+    assert many.endswith("site6, site7 and 2 more")
+    assert row(board(event("members_awaited", away=["carol"])), "carol")[1] == "away"
 
 
 def test_a_resumed_run_says_from_where() -> None:

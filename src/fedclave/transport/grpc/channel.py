@@ -103,7 +103,7 @@ async def read_leaf(
             if not await reader.read(1):
                 raise _HungUp(
                     f"the server at {place} closed the connection after the TLS handshake. It may"
-                    " be starting or stopping, or its clock may be wrong; its log says more"
+                    " be starting or stopping, or its clock may be wrong"
                 )
             return leaf
     except TimeoutError as error:

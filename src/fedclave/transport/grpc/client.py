@@ -109,6 +109,8 @@ class Client:
                 return await stream.serve()
             finally:
                 self._stream = None
+                if stream.welcomed:
+                    self._contact = monotonic()  # it stood until now, however quiet it was
                 await stream.close()
 
     async def fetch(self, channel: grpc.aio.Channel, request: Request) -> Tensors:
@@ -210,6 +212,7 @@ class _Stream:
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._sending = asyncio.Lock()
+        self.welcomed = False
 
     async def serve(self) -> str:
         """Read until the run is over; returns the final model's digest."""
@@ -230,6 +233,7 @@ class _Stream:
         kind = down.WhichOneof("body")
         notice = self._client._notice
         if kind == "welcome":
+            self.welcomed = True
             notice("welcome", {"federation": down.welcome.federation})
         elif kind == "request":
             self._start(frames.request_from_wire(down.request, self._client._member))

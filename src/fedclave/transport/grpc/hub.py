@@ -25,6 +25,7 @@ class Session:
     """One member's connection: what goes down its Work stream (None ends it)."""
 
     member: str
+    certificate: str  # fingerprint
     instance: str
     address: str
     down: "asyncio.Queue[pb.Down | None]" = field(default_factory=asyncio.Queue)
@@ -70,6 +71,7 @@ class Hub:
         self._events = events
         self._sessions: dict[str, Session] = {}
         self._asks: dict[str, _Ask] = {}
+        self._certificates: dict[str, str] = {}  # with which each member came last
         self._arrived = asyncio.Condition()
 
     @property
@@ -119,6 +121,7 @@ class Hub:
         if (old := self._sessions.get(member)) is not None:
             old.down.put_nowait(None)
         self._sessions[member] = session
+        self._certificates[member] = session.certificate
         self._events.emit("member_joined", member=member, address=session.address)
         if (ask := self._asks.get(member)) is not None:
             session.down.put_nowait(pb.Down(request=frames.request_to_wire(ask.request)))
@@ -131,11 +134,14 @@ class Hub:
             del self._sessions[session.member]
             self._events.emit("member_left", member=session.member, reason=reason)
 
-    def expel(self, member: str, refused: Refused) -> None:
-        """The gate no longer lets a member in: nothing is expected of it any more."""
-        ask = self._asks.get(member)
-        if ask is not None and not ask.answered.done():
-            ask.answered.set_exception(refused)
+    def expel(self, certificate: str, refused: Refused) -> None:
+        """The gate no longer lets a certificate in: nothing is expected of its member any more.
+
+        A member that has come with a newer one since is not concerned.
+        """
+        for member, ask in self._asks.items():
+            if self._certificates.get(member) == certificate and not ask.answered.done():
+                ask.answered.set_exception(refused)
 
     def finish(self, model: str) -> None:
         """Tell everybody that the run is over, and end their streams."""

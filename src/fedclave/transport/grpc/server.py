@@ -47,9 +47,8 @@ class Door:
 
     def admit(self, context: Context) -> gate.Member:
         """The member at the other end of this call. Raises ``Refused``."""
-        pem = context.auth_context().get("x509_pem_cert") or [b""]
         return gate.admit(
-            pem[0],
+            _certificate(context),
             anchors=self.anchors,
             role="collaborator",
             now=self.now(),
@@ -109,6 +108,8 @@ class Service:
             except Refused as refused:
                 fields = {"code": str(refused.code), "message": refused.message}
                 self._events.emit("peer_refused", peer=peer, **fields)
+                if refused.code in _FOR_GOOD:
+                    self._hub.expel(gate.fingerprint(_certificate(context)), refused)
                 await frames.abort(context, refused)
             except Unavailable as error:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
@@ -122,7 +123,7 @@ class Service:
         if first is None or not first.HasField("hello"):
             raise Refused(Code.MALFORMED, "a Work stream begins with a hello")
         version = self._agree(first.hello)
-        session = Session(member.name, first.hello.instance, _address(context))
+        session = Session(member.name, member.fingerprint, first.hello.instance, _address(context))
         await context.write(
             pb.Down(
                 welcome=pb.Welcome(
@@ -141,8 +142,6 @@ class Service:
                 await asyncio.gather(reading, return_exceptions=True)
         except Refused as refused:
             reason = str(refused)
-            if refused.code in _FOR_GOOD:
-                self._hub.expel(member.name, refused)
             raise
         finally:
             self._hub.leave(session, reason)
@@ -280,6 +279,12 @@ class Service:
             raise Refused(Code.TOO_SLOW, f"nothing was read for {self._stall_s:g} s") from error
 
 
+def _certificate(context: Context) -> bytes:
+    """The certificate (PEM) that TLS saw at the other end; empty without one."""
+    found = context.auth_context().get("x509_pem_cert") or [b""]
+    return bytes(found[0])
+
+
 def _address(context: Context) -> str:
     """Where a call comes from, as people write it: gRPC says ``ipv6:%5B::1%5D:443``."""
     return unquote(str(context.peer()).partition(":")[2])
@@ -363,7 +368,7 @@ async def _require_free(address: str) -> None:
 
 
 _FOR_GOOD = {Code.CERTIFICATE_REVOKED, Code.UNKNOWN_MEMBER}
-"""Refusals in the middle of a connection after which the member will not be back this round."""
+"""Refusals after which a member will not be back with this certificate."""
 
 _SERVER_OPTIONS = [
     ("grpc.so_reuseport", 0),
