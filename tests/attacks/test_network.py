@@ -43,12 +43,18 @@ def refused(peer: Hostile, call: str, *arguments: object) -> str:
     return code_of(caught.value)
 
 
+def leaves_no_event(aggregator: Party) -> bool:
+    """gRPC ends what fails in TLS before we see it; docs/reference/errors.md says so."""
+    return "peer_refused" not in {event["event"] for event in aggregator.events}
+
+
 def test_no_certificate_gets_no_answer(fed: Federation) -> None:
     aggregator = fed.aggregator()
     with hostile(fed, None) as peer:
         assert refused(peer, "status") == "UNAVAILABLE"
     fed.all()
     ends_well(fed, aggregator)
+    assert leaves_no_event(aggregator)
 
 
 def test_certificate_of_another_ca_gets_no_answer(fed: Federation, tmp_path: Path) -> None:
@@ -104,6 +110,7 @@ def test_garbage_and_half_open_connections_hurt_nobody(fed: Federation) -> None:
                 connection.sendall(os.urandom(2000))
         fed.all()
         ends_well(fed, aggregator)
+    assert leaves_no_event(aggregator)
 
 
 def test_calls_without_a_request_are_refused(fed: Federation) -> None:

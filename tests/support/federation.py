@@ -2,6 +2,7 @@
 """A federation of real processes for tests: a workspace, a CA, `fx aggregator` and parties."""
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from fedclave.trust.gate import Anchors
 
 FX = [sys.executable, "-m", "fedclave.cli.main"]
 WAIT_S = 60.0
+PASSPHRASE = "correct horse"
 
 PLAN = """schema: 1
 name: kit
@@ -146,7 +148,10 @@ class Party:
 
 
 class Federation:
-    """A workspace in a folder with a CA; parties share the folder, as tests may."""
+    """A workspace in a folder with a CA; parties share the folder, as tests may.
+
+    ``now`` in the options is when the CA was made and certified everybody.
+    """
 
     def __init__(self, folder: Path, members: dict[str, float], **options: Any) -> None:
         self.folder = folder
@@ -154,24 +159,23 @@ class Federation:
         self.members = members
         self.address = ""
         self._parties: list[Party] = []
-        now = datetime.now(UTC)
+        self.now = options.pop("now", None) or datetime.now(UTC)
         for part in ("plan", "src", "data"):
             (folder / part).mkdir(parents=True)
         settings = {"rounds": 3, "settings": "{}", "deadline_s": 60, "fraction": 1.0}
         plan = PLAN.format(**{**settings, "patience_s": 20, "stall_s": 30, **options})
         (folder / "plan/plan.yaml").write_text(plan)
-        (folder / "plan/cols.yaml").write_text(json.dumps({"collaborators": list(members)}))
+        self.admits(*members)
         (folder / "plan/data.yaml").write_text(
             json.dumps({name: f"data/{name}.txt" for name in members})
         )
         (folder / "src/learner.py").write_text(LEARNER)
-        self.authority = pki.Authority.create(self.cert, "kit", b"kit", now)
+        self.authority = pki.Authority.create(self.cert, "kit", PASSPHRASE.encode(), self.now)
         self.certify("aggregator", "aggregator")
         for name, target in members.items():
             (folder / f"data/{name}.txt").write_text(str(target))
             self.certify("collaborator", name)
-        run = [*FX, "plan", "initialize", "-C", str(folder), "--json"]
-        subprocess.run(run, check=True, stdout=subprocess.DEVNULL, timeout=WAIT_S)
+        self.fx("plan", "initialize")
 
     @property
     def anchors(self) -> Anchors:
@@ -194,19 +198,35 @@ class Federation:
         request = pki.make_request(
             key, federation=authority.federation, role=role, name=name, hosts=["localhost"]
         )
-        now = at or datetime.now(UTC)
-        leaf = authority.issue(request, role=role, name=name, now=now, life=life)
+        leaf = authority.issue(request, role=role, name=name, now=at or self.now, life=life)
         chain = pki.bundle(leaf, authority.anchors)
         credentials = Credentials(key=keys.encode(key), chain=chain)
         credentials.replace(self.cert, into or name)
         return credentials
 
+    def admits(self, *names: str) -> None:
+        """Have the aggregator admit these and no others."""
+        (self.folder / "plan/cols.yaml").write_text(json.dumps({"collaborators": names}))
+
+    def fx(self, *command: str) -> None:
+        """Run an `fx` command in the workspace to its good end."""
+        subprocess.run(
+            [*FX, *command, "-C", str(self.folder), "--json"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            timeout=WAIT_S,
+            env={**os.environ, "FX_CA_PASSPHRASE": PASSPHRASE},
+        )
+
     def aggregator(self) -> Party:
         """Start `fx aggregator start`; sets ``address`` (the same again after a restart)."""
-        listen = self.address or "localhost:0"
-        party = self._start("aggregator", "start", "--listen", listen)
+        party = self.start_aggregator()
         self.address = party.wait("listening")["address"]
         return party
+
+    def start_aggregator(self) -> Party:
+        """Start `fx aggregator start`, whatever comes of it."""
+        return self._start("aggregator", "start", "--listen", self.address or "localhost:0")
 
     def collaborator(self, name: str) -> Party:
         """Start `fx collaborator start`."""
@@ -222,13 +242,12 @@ class Federation:
         order.write_text(str(in_round))
         return order
 
-    def final(self, rounds: int = 3) -> np.ndarray[Any, Any]:
-        """What ``w`` must be after that many undisturbed rounds, in float64."""
+    def final(self, rounds: int = 3, w: float | np.ndarray[Any, Any] = 0.0) -> np.ndarray[Any, Any]:
+        """What becomes of ``w`` in that many rounds of all members, in float64."""
         total = sum(self.members.values())
-        w = 0.0
         for _ in range(rounds):
-            w += sum(t * 0.5 * (t - w) for t in self.members.values()) / total
-        return np.full(4, w)
+            w = w + sum(t * 0.5 * (t - w) for t in self.members.values()) / total
+        return np.broadcast_to(w, 4)
 
     def close(self) -> None:
         """Leave no process behind."""

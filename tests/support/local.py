@@ -230,8 +230,18 @@ class Scripted:
         await (act(request, update, accept) if act else self._honest.ask(request, update, accept))
 
 
-def answer(to: Request, delta: Tensors, weight: int = 4, **fields: Any) -> tuple[Reply, Body]:
+class Sent(Body):
+    """An upload that knows whether it was dropped."""
+
+    dropped = False
+
+    def discard(self) -> None:
+        super().discard()
+        self.dropped = True
+
+
+def answer(to: Request, delta: Tensors, weight: int = 4, **fields: Any) -> tuple[Reply, Sent]:
     """A reply with this update and its body, whatever they are."""
     packet = Packet(digest=digest(delta), size=layout_of(delta).size, weight=weight)
     reply = Reply(**{"request": to.id, "packet": packet, **fields})
-    return reply, Body(layout_of(delta), bytearray(encode(delta)))
+    return reply, Sent(layout_of(delta), bytearray(encode(delta)))

@@ -16,6 +16,8 @@ def load(path):
     """The training rows and the validation rows of a file, each as (features, labels)."""
     with np.load(path) as file:
         features, labels, held = file["features"], file["labels"], file["validation"]
+    if not len(labels):
+        raise ValueError(f"{path} has no rows")
     return (features[~held], labels[~held]), (features[held], labels[held])
 
 
