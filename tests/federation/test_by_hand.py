@@ -29,6 +29,12 @@ from fedclave.workspace import members
 from fedclave.workspace.layout import Workspace
 
 pytestmark = pytest.mark.timeout(240)
+FAILING = """
+
+def load(path):
+    raise ValueError("no such column")
+"""
+QUORUM_OF_ONE = "minimum: 1, fraction: 0.5"
 ENVIRONMENT = {**os.environ, "FX_CA_PASSPHRASE": "correct horse", "COLUMNS": "100"}
 
 
@@ -98,9 +104,9 @@ class Town:
         self.join(root, name)
         return root
 
-    def join(self, root: Path, name: str, role: str = "collaborator") -> None:
+    def join(self, root: Path, name: str, role: str = "collaborator", *options: str) -> None:
         """Invite a name, and join in its workspace."""
-        where = ("--role", role, "--address", "localhost:0", "-C", str(self.center))
+        where = ("--role", role, "--address", "localhost:0", "-C", str(self.center), *options)
         inviting = self.start("invite", name, *where)
         token = inviting.wait("invited")["token"]
         self.fx("join", token, "-C", str(root))
@@ -209,7 +215,7 @@ def test_aggregator_apart_from_the_ca_starts_with_the_archives_model(
     certified.fx("workspace", "import", archive, "--into", str(root))
     if way == "token":
         # the center's own certificate of this name stays good until it ends
-        certified.join(root, "aggregator", "aggregator")
+        certified.join(root, "aggregator", "aggregator", "--force")
     else:
         request = certified.fx("aggregator", "generate-cert-request", "-C", str(root))["request"]
         answer = certified.at_center("aggregator", "certify", "-r", request, "--yes")["response"]
@@ -402,6 +408,28 @@ def test_clocks_that_differ_and_a_certificate_that_ends_are_warned_of(certified:
     assert "fx ca renew alice" in after(timedelta(days=6))[1]
     with pytest.raises(Refused, match="certificate-expired"):
         after(timedelta(days=8))
+
+
+def test_party_that_only_fails_says_so_and_where_the_traceback_is(certified: Town) -> None:
+    town = certified
+    for root in (town.center, town.alice, town.bob):
+        plan = root / "plan/plan.yaml"
+        plan.write_text(plan.read_text().replace("minimum: 2, fraction: 0.8", QUORUM_OF_ONE))
+    town.at_center("plan", "initialize", "--force")
+    learner = town.alice / "src/learner.py"
+    learner.write_text(learner.read_text() + FAILING)
+    aggregator, address = town.aggregator()
+    parties = [town.collaborator(name, address) for name in ("alice", "bob")]
+    aggregator.wait("run_finished")
+    assert [aggregator.end(), *(party.end() for party in parties)] == [0, 2, 0]
+    finished, error = parties[0].events[-2], parties[0].events[-1]["error"]
+    assert finished["answered"] == 0
+    assert finished["failed"] > 0
+    assert "answered no round" in error["message"]
+    (log,) = town.alice.rglob("failures.log")
+    assert str(log) in error["message"]
+    assert "ValueError: no such column" in log.read_text()
+    assert parties[1].events[-1]["answered"] == 3
 
 
 def test_starts_that_cannot_work_end_at_once_with_the_reason(certified: Town) -> None:

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedclave.cli import console, signals
+from fedclave.cli import console, options, signals
 from fedclave.cli.options import (
+    AnswerFile,
     Json,
     JsonLines,
     PassphraseFile,
+    RequestFile,
     WorkspaceDir,
     Yes,
-    address,
     command,
+    listen_at,
     noun,
 )
 
@@ -40,6 +42,7 @@ def generate_cert_request(
             metavar="HOST",
             help="A name or IP address that it listens on; may be repeated.",
             show_default="the plan's",
+            callback=options.host,
         ),
     ] = None,
     workspace: WorkspaceDir = Path(),
@@ -59,20 +62,8 @@ def generate_cert_request(
 
 @command(app, "certify", "fx aggregator certify", "fx aggregator certify --import FILE")
 def certify(
-    request: Annotated[
-        Path | None,
-        typer.Option(
-            "--request",
-            "-r",
-            metavar="FILE",
-            help="At the CA: the request to sign.",
-            show_default="cert/aggregator.csr",
-        ),
-    ] = None,
-    import_: Annotated[
-        Path | None,
-        typer.Option("--import", "-i", metavar="FILE", help="At the aggregator: the CA's answer."),
-    ] = None,
+    request: RequestFile = None,
+    import_: AnswerFile = None,
     yes: Yes = False,
     workspace: WorkspaceDir = Path(),
     passphrase_file: PassphraseFile = None,
@@ -86,37 +77,14 @@ def certify(
     from fedclave.cli import exchange, run
     from fedclave.workspace import layout
 
-    opened, now = layout.open_(workspace), datetime.now(UTC)
+    opened = layout.open_(workspace)
     subject = exchange.Subject(workspace=opened, role="aggregator", name=run.AGGREGATOR)
-    if import_ is not None:
-        value = exchange.take(subject, import_, yes=yes, now=now)
-        console.answer(
-            value, [*console.rows(value), *console.steps("fx aggregator start")], as_json
-        )
-        return
-    response, shown = exchange.sign(subject, request, passphrase_file, yes=yes, now=now)
-    following = "fx aggregator start"
-    if response is not None:
-        following = f"send {response} to the aggregator: fx aggregator certify --import FILE"
-    console.answer(
-        {"name": subject.name, "fingerprint": shown, "response": response},
-        ["The aggregator is certified.", *console.steps(following)],
-        as_json,
-    )
+    exchange.certify(subject, request, import_, passphrase_file, yes=yes, as_json=as_json)
 
 
 @command(app, "start", "fx aggregator start", "fx aggregator start --listen 127.0.0.1:9000")
 def start(
-    listen: Annotated[
-        str | None,
-        typer.Option(
-            "--listen",
-            metavar="HOST:PORT",
-            help="Where to listen; port 0 is any free one.",
-            callback=address,
-            show_default="all interfaces, the plan's port",
-        ),
-    ] = None,
+    listen: Annotated[str | None, listen_at("all interfaces, the plan's port")] = None,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:

@@ -2,6 +2,7 @@
 """``fx ca``: the federation's CA, in the workspace that holds cert/ca."""
 
 import asyncio
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,13 +15,13 @@ from fedclave.cli.options import (
     JsonLines,
     PassphraseFile,
     WorkspaceDir,
-    address,
     command,
+    listen_at,
     noun,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from fedclave.transport.grpc.authority import Enrolment
     from fedclave.trust.names import Identity
@@ -51,7 +52,7 @@ def make(workspace: Path, passphrase_file: Path | None, as_json: bool) -> None:
 
     opened = layout.open_(workspace)
     federation = plan.load(opened.plan).name
-    if (opened.cert / "ca" / "issuing.pem").exists():
+    if pki.has_ca(opened.cert):
         raise UserError(f"{opened.cert / 'ca'} holds a CA already. See it with 'fx ca show'")
     secret = console.passphrase(passphrase_file, new=True)
     authority = pki.Authority.create(opened.cert, federation, secret, datetime.now(UTC))
@@ -62,7 +63,7 @@ def make(workspace: Path, passphrase_file: Path | None, as_json: bool) -> None:
         [
             f"The CA of {federation!r} is in {opened.cert / 'ca'}. Keep a copy of that folder, and"
             " the passphrase apart from it.",
-            *console.rows({"root": root, "good until": f"{until:%Y-%m-%d}"}),
+            *console.rows({"root": root, "good until": until}),
             *console.steps(
                 "fx aggregator generate-cert-request && fx aggregator certify",
                 "fx invite NAME        for each party",
@@ -74,9 +75,10 @@ def make(workspace: Path, passphrase_file: Path | None, as_json: bool) -> None:
 
 @command(app, "show", "fx ca show")
 def show(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
-    """Show the root's fingerprint, every certificate that was issued, and open join tokens.
+    """Show the root's fingerprint, who holds which certificate, and open join tokens.
 
-    In a party's workspace: the CA that this party trusts. Needs no passphrase.
+    Of each party its latest certificate, and how many came before; --json lists all of them. In a
+    party's workspace: the CA that this party trusts. Needs no passphrase.
     """
     from fedclave.trust import keys, pki
     from fedclave.trust.gate import Anchors
@@ -86,7 +88,7 @@ def show(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
     cert, now = layout.open_(workspace).cert, datetime.now(UTC)
     anchors = Anchors.read(cert)
     issued = [_row(leaf, revoked, now) for leaf, revoked in pki.issued(cert)]
-    pending = [
+    pending: list[dict[str, Any]] = [
         {"name": one.name, "role": one.role, "expires": one.expires}
         for one in (Register(cert / "ca").pending(now) if (cert / "ca").is_dir() else [])
     ]
@@ -101,18 +103,15 @@ def show(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
         {
             "federation": anchors.federation,
             "root": value["root"],
-            "good until": f"{value['until']:%Y-%m-%d}",
+            "good until": value["until"],
         }
     )
-    if issued:
-        lines += ["", f"{'name':24}{'role':14}{'until (UTC)':18}state"]
+    table = [*_latest(issued), *((row, row["expires"], "invited") for row in pending)]
+    if table:
+        lines += ["", f"{'name':24}{'role':14}{'until':22}state"]
     lines += [
-        f"{row['name']:24}{row['role']:14}{row['until']:%Y-%m-%d %H:%M}  {row['state']}"
-        for row in issued
-    ]
-    lines += [
-        f"{row['name']:24}{row['role']:14}{row['expires']:%Y-%m-%d %H:%M}  invited"
-        for row in pending
+        f"{row['name']:24}{row['role']:14}{console.when(until):22}{state}"
+        for row, until, state in table
     ]
     console.answer(value, lines, as_json)
 
@@ -133,11 +132,13 @@ def renew(
     (in place at once, if the party's key is in this workspace). At a party that joined by a token:
     gets a new key certified by the CA's service. Running parties take the new one by themselves.
     """
+    from fedclave.cli import exchange
     from fedclave.errors import UserError
+    from fedclave.trust import pki
     from fedclave.workspace import layout
 
     opened = layout.open_(workspace)
-    has_ca = (opened.cert / "ca" / "issuing.pem").exists()
+    has_ca = pki.has_ca(opened.cert)
     if name is None and not has_ca:
         raise UserError(f"there is no CA in {opened.cert}. Name the party: fx ca renew NAME")
     if name is None:
@@ -147,14 +148,12 @@ def renew(
     else:
         value = signals.run(_renew_at_service(opened, name))
     lines = console.rows({k: v for k, v in value.items() if v is not None})
-    if value.get("response"):
-        whose = (
-            "aggregator certify"
-            if value["role"] == "aggregator"
-            else (f"collaborator certify -n {name}")
-        )
-        file = Path(value["response"]).name
-        lines += console.steps(f"send it to {name}, who runs: fx {whose} --import {file}")
+    if name is None:
+        until = console.when(value["until"])
+        lines = [f"The CA is good until {until}. Parties get that with their next renewal."]
+    if name is not None and value["response"] is not None:
+        subject = exchange.Subject(workspace=opened, role=value["role"], name=name)
+        lines += exchange.onward(subject, value["response"])
     console.answer(value, lines, as_json)
 
 
@@ -165,39 +164,45 @@ def revoke(
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
-    """Revoke all certificates of a party, and take it off the list of members.
+    """Revoke a party's certificates and open join tokens; take it off the list of members.
 
     Running servers read cert/crl.pem again at the next call; one in another workspace gets it from
     the CA's service within minutes, or from you.
     """
+    from fedclave.cli import exchange
     from fedclave.trust import pki
+    from fedclave.trust.tokens import Register
     from fedclave.workspace import layout, members
 
     opened = layout.open_(workspace)
-    authority = pki.Authority.open(opened.cert, console.passphrase(passphrase_file))
-    count = authority.revoke(name, datetime.now(UTC))
+    authority, now = exchange.open_authority(opened, passphrase_file), datetime.now(UTC)
+    tokens = Register(opened.cert / "ca").withdraw(name, now)
+    number = 0
+    if not tokens or pki.valid(opened.cert, name, now):
+        number = authority.revoke(name, now)
     was_member = name in members.members(opened)
     if was_member:
         members.remove_member(opened, name)
     console.answer(
-        {"name": name, "revoked": count, "removed": was_member, "crl": opened.cert / "crl.pem"},
-        [f"{name}: {count} certificates revoked; {opened.cert / 'crl.pem'} is signed anew."],
+        {
+            "name": name,
+            "revoked": number,
+            "tokens": tokens,
+            "removed": was_member,
+            "crl": opened.cert / "crl.pem",
+        },
+        [
+            f"{name}: {console.count(number, 'certificate')} revoked,"
+            f" {console.count(tokens, 'open token')} withdrawn"
+            + (", no member any more." if was_member else ".")
+        ],
         as_json,
     )
 
 
 @command(app, "serve", "fx ca serve --listen 0.0.0.0:8444")
 def serve(
-    listen: Annotated[
-        str | None,
-        typer.Option(
-            "--listen",
-            metavar="HOST:PORT",
-            help="Where to listen; port 0 is any free one.",
-            show_default="the plan's port + 1",
-            callback=address,
-        ),
-    ] = None,
+    listen: Annotated[str | None, listen_at("the plan's port + 1")] = None,
     workspace: WorkspaceDir = Path(),
     passphrase_file: PassphraseFile = None,
     as_json: JsonLines = False,
@@ -227,12 +232,11 @@ async def open_service(
     joined: "Callable[[Identity], None]",
 ) -> "Enrolment":
     """The enrolment service of a workspace's CA, listening."""
+    from fedclave.cli import exchange
     from fedclave.transport.grpc.authority import serve_enrolment
-    from fedclave.trust import pki
     from fedclave.trust.tokens import Register
 
-    secret = await asyncio.to_thread(console.passphrase, passphrase_file)
-    authority = await asyncio.to_thread(pki.Authority.open, workspace.cert, secret)
+    authority = await asyncio.to_thread(exchange.open_authority, workspace, passphrase_file)
     return await serve_enrolment(
         authority,
         Register(workspace.cert / "ca"),
@@ -300,6 +304,19 @@ def _row(leaf: Any, revoked: datetime | None, now: datetime) -> dict[str, Any]:
     }
 
 
+def _latest(
+    issued: list[dict[str, Any]],
+) -> "Iterator[tuple[dict[str, Any], datetime, str]]":
+    """A row for each party: its latest certificate, and what became of the earlier ones."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in issued:
+        groups.setdefault((row["name"], row["role"]), []).append(row)
+    for *earlier, last in groups.values():
+        states = Counter(row["state"] for row in earlier)
+        before = ", ".join(f"{number} {state}" for state, number in states.items())
+        yield last, last["until"], last["state"] + (f" (earlier: {before})" if before else "")
+
+
 def _prolong(workspace: "Workspace", passphrase_file: Path | None) -> dict[str, Any]:
     from fedclave.trust import pki
 
@@ -313,11 +330,10 @@ def _certify_again(
     workspace: "Workspace", name: str, passphrase_file: Path | None
 ) -> dict[str, Any]:
     from fedclave.cli import exchange
-    from fedclave.trust import pki
     from fedclave.trust.names import Identity
 
     now = datetime.now(UTC)
-    authority = pki.Authority.open(workspace.cert, console.passphrase(passphrase_file))
+    authority = exchange.open_authority(workspace, passphrase_file)
     leaf = authority.renew(name, now)
     response = exchange.deliver(authority, leaf, workspace, now)
     return {

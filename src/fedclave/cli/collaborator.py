@@ -9,10 +9,12 @@ import typer
 
 from fedclave.cli import console, options, signals
 from fedclave.cli.options import (
+    AnswerFile,
     Json,
     JsonLines,
     Member,
     PassphraseFile,
+    RequestFile,
     WorkspaceDir,
     Yes,
     command,
@@ -59,14 +61,21 @@ def create(
     )
 
 
+def _found(data: Path) -> Path:
+    from fedclave.errors import UserError
+
+    if not data.exists():
+        raise UserError(
+            f"there is no data at {data.absolute()}. Give the path of a file or folder that is"
+        )
+    return data.resolve()
+
+
 def note_data(workspace: Any, name: str, data: Path) -> Path:
     """Check that the data is there, and write its place down."""
-    from fedclave.errors import UserError
     from fedclave.workspace import members
 
-    path = data.resolve()
-    if not path.exists():
-        raise UserError(f"there is no data at {path}. Give the path of a file or folder that is")
+    path = _found(data)
     members.set_data_path(workspace, name, path)
     return path
 
@@ -93,20 +102,8 @@ def generate_cert_request(
 )
 def certify(
     name: Member,
-    request: Annotated[
-        Path | None,
-        typer.Option(
-            "--request",
-            "-r",
-            metavar="FILE",
-            help="At the CA: the request to sign.",
-            show_default="cert/NAME.csr",
-        ),
-    ] = None,
-    import_: Annotated[
-        Path | None,
-        typer.Option("--import", "-i", metavar="FILE", help="At the party: the CA's answer."),
-    ] = None,
+    request: RequestFile = None,
+    import_: AnswerFile = None,
     yes: Yes = False,
     workspace: WorkspaceDir = Path(),
     passphrase_file: PassphraseFile = None,
@@ -117,29 +114,11 @@ def certify(
     At the CA: shows the request's fingerprint and asks whether the party sees the same, adds the
     name to plan/cols.yaml, and writes NAME.cert.pem to send back. At the party: shows the root's.
     """
-    from fedclave.cli import ca, exchange
-    from fedclave.trust.names import Identity
-    from fedclave.workspace import layout, members
+    from fedclave.cli import exchange
+    from fedclave.workspace import layout
 
-    opened, now = layout.open_(workspace), datetime.now(UTC)
-    subject = exchange.Subject(workspace=opened, role="collaborator", name=name)
-    if import_ is not None:
-        value = exchange.take(subject, import_, yes=yes, now=now)
-        data = "" if name in members.data_paths(opened) else " -d DATA"
-        following = console.steps(f"fx collaborator ping -n {name}", f"{_started(name)}{data}")
-        console.answer(value, [*console.rows(value), *following], as_json)
-        return
-    response, shown = exchange.sign(subject, request, passphrase_file, yes=yes, now=now)
-    ca.enter(opened, Identity(federation="any", role="collaborator", name=name))
-    following = console.steps(_started(name))
-    if response is not None:
-        import_it = f"fx collaborator certify -n {name} --import {response.name}"
-        following = console.steps(f"send {response} to {name}, who runs: {import_it}")
-    console.answer(
-        {"name": name, "fingerprint": shown, "response": response, "members": opened.members},
-        [f"{name} is certified, and on the list in {opened.members}.", *following],
-        as_json,
-    )
+    subject = exchange.Subject(workspace=layout.open_(workspace), role="collaborator", name=name)
+    exchange.certify(subject, request, import_, passphrase_file, yes=yes, as_json=as_json)
 
 
 @command(app, "start", "fx collaborator start -n alice -d data/alice.npz")
@@ -159,22 +138,45 @@ def start(
 
     Waits for the aggregator, and comes back after a lost connection, for as long as the plan's
     network.patience_s without contact. Ctrl-C or SIGTERM ends it in order (exit code 130 or 143);
-    started again, it goes on.
+    started again, it goes on. If its own code failed in every round, the exit code is 2.
     """
+    from dataclasses import replace
+
     from fedclave.cli import run
-    from fedclave.errors import UserError
+    from fedclave.cli.tally import Tally
+    from fedclave.cli.view import clean
     from fedclave.workspace import members
 
-    if data is not None and not data.exists():
-        raise UserError(f"there is no data at {data}. Give the path of a file or folder that is")
-    party = _party(workspace, name, console.emit if as_json else _tell)
-    path = data.absolute() if data is not None else members.data_path(party.workspace, name)
+    party = _party(workspace, name)
+    path = members.data_path(party.workspace, name) if data is None else _found(data)
     where = address or _address(party)
+    notebook = party.workspace.notebook(name, party.plan.digest)
+    tally = Tally(name, notebook / "failures.log")
+
+    def listener(event: dict[str, Any]) -> None:
+        tally.take(event)
+        if as_json:
+            console.emit(event)
+        elif not tally.repeats(event):
+            _tell(event, party.plan.rounds)
+
+    party = replace(party, listener=listener)
     if not as_json:
         print(f"{name} takes part in {party.plan.name!r} at {where}", flush=True)
     advice = f"Start again to go on: {_started(name)}"
-    digest = signals.run(run.collaborate(party, path, where), advice)
-    party.tell("finished", model=digest)
+    try:
+        digest = signals.run(run.collaborate(party, path, where), advice)
+        party.tell(
+            "finished",
+            model=digest,
+            answered=len(tally.answered),
+            failed=len(tally.failed),
+            refused=len(tally.refused),
+        )
+    finally:
+        for line in () if as_json else tally.lines():
+            print(clean(line), flush=True)
+    tally.require_an_answer()
 
 
 @command(app, "ping", "fx collaborator ping -n alice")
@@ -199,7 +201,7 @@ def ping(
         {
             "aggregator": f"{where} answers, and is the federation's",
             "plan": f"the same on both sides ({party.plan.digest[:12]})",
-            "certificate": f"good until {found.until:%Y-%m-%d %H:%M} UTC",
+            "certificate": f"good until {console.when(found.until)}",
             "run": f"round {found.round} of {found.rounds}; {len(found.connected)} connected",
         }
     )
@@ -207,7 +209,7 @@ def ping(
     console.answer(value, [*lines, *console.steps(_started(name))], as_json)
 
 
-def _party(folder: Path, name: str, listener: Any = lambda event: None) -> "Party":
+def _party(folder: Path, name: str) -> "Party":
     from fedclave.cli.run import Party
     from fedclave.plan import load
     from fedclave.workspace import layout
@@ -218,7 +220,6 @@ def _party(folder: Path, name: str, listener: Any = lambda event: None) -> "Part
         plan=load(opened.plan),
         name=name,
         clock=lambda: datetime.now(UTC),
-        listener=listener,
     )
 
 
@@ -233,21 +234,24 @@ def _started(name: str) -> str:
     return f"fx collaborator start -n {name}"
 
 
-def _tell(event: dict[str, Any]) -> None:
+def _tell(event: dict[str, Any], rounds: int) -> None:
     """One event as a line for people, or none."""
     from fedclave.cli.view import clean
 
     line = _LINES.get(event["event"])
     if line is not None:
-        print(f"{event['time'][11:19]} {clean(line.format(**event))}", flush=True)
+        number = event.get("round", 0)
+        where = f"round {number}" if number <= rounds else "final evaluation"
+        said = clean(line.format(**event, where=where))
+        print(f"{event['time'][11:19]} UTC  {said}", flush=True)
 
 
 _LINES = {
     "welcome": "connected to {federation}",
-    "request": "round {round} begins",
-    "step": "round {round}: {step}",
+    "request": "{where} begins",
+    "step": "{where}: {step}",
     "verdict": "answer: {message}",
-    "failure": "round {round} failed here: {code}: {message}",
+    "failure": "{where} failed here: {code}: {message}",
     "withdrawn": "the round closed without this party",
     "waiting": "{reason}; trying again in {seconds} s",
     "certificate": "{message}",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedclave.cli import console, signals
-from fedclave.cli.options import Json, command
+from fedclave.cli.options import Json, command, new_folder, number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,26 +26,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=1, max=10_000, metavar="N", help="Rounds to train.")
-    ] = 20,
+    rounds: Annotated[int, number("--rounds", 1, 10_000, "Rounds to train.")] = 20,
     collaborators: Annotated[
-        int,
-        typer.Option("--collaborators", min=2, max=32, metavar="N", help="Parties with data."),
+        int, number("--collaborators", 2, 32, "Parties with data, from 2 to 32.")
     ] = 3,
-    seed: Annotated[
-        int,
-        typer.Option("--seed", min=0, max=2**63 - 1, metavar="N", help="Of data and training."),
-    ] = 7,
-    into: Annotated[
-        Path | None,
-        typer.Option(
-            "--into",
-            metavar="DIR",
-            help="A new or empty folder.",
-            show_default="fedclave-demo/NUMBER",
-        ),
-    ] = None,
+    seed: Annotated[int, number("--seed", 0, 2**63 - 1, "Of data and training.")] = 7,
+    into: Annotated[Path | None, new_folder("fedclave-demo/NUMBER")] = None,
     as_json: Json = False,
 ) -> None:
     """Train on real data in a federation of real processes, and show it as it happens.

@@ -73,8 +73,7 @@ def fresh(into: Path | None) -> Path:
     ``mkdir`` decides who has a number, so runs at the same time do not meet.
     """
     if into is not None:
-        layout.require_empty(into)
-        into.mkdir(parents=True, exist_ok=True)
+        layout.make_empty(into)
         return into.absolute()
     HOME.mkdir(exist_ok=True)
     for number in count(1):

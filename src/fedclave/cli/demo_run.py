@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedclave.cli import demo_folders, demo_levels, plot
+from fedclave.cli import console, demo_folders, demo_levels, plot
 from fedclave.cli.child import Child
 from fedclave.cli.demo_folders import Folders
 from fedclave.cli.demo_levels import Levels, Measure
@@ -222,7 +222,8 @@ def _outcome(watch: _Watch, measure: Measure, reached: Levels) -> Outcome:
     plot.draw(
         path,
         plot.Curves(
-            title=f"{plan.name}: {len(watch.folders.parties)} parties, {plan.rounds} rounds",
+            title=f"{plan.name}: {len(watch.folders.parties)} parties, "
+            f"{console.count(plan.rounds, 'round')}",
             accuracy=watch.accuracy,
             accuracy_of=f"accuracy on {examples} held-out pictures",
             pooled=reached.pooled,

@@ -7,7 +7,7 @@ secret. What people compare is the request's fingerprint (at the CA) and the roo
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedclave.cli import console
-from fedclave.errors import UserError
+from fedclave.errors import Refused, UserError
 from fedclave.trust import files, keys, pki, requests
 from fedclave.trust.adopt import adopt, root_sha256
-from fedclave.trust.credentials import Credentials, next_key
+from fedclave.trust.credentials import Credentials, next_key, require_own
 from fedclave.trust.gate import Anchors, admit
-from fedclave.trust.names import Identity, Role
+from fedclave.trust.names import SERVERS, Identity, Role
+from fedclave.workspace import members
 from fedclave.workspace.layout import Workspace
 
 
@@ -38,6 +39,18 @@ class Subject:
         """Where the party's request lies."""
         return self.workspace.cert / f"{self.name}.csr"
 
+    def command(self, verb: str) -> str:
+        """A command of this party's, as it is typed."""
+        return f"fx {self.role} {verb}" + ("" if self.role in SERVERS else f" -n {self.name}")
+
+    @property
+    def starting(self) -> tuple[str, ...]:
+        """What a certified party does next."""
+        if self.role in SERVERS:
+            return (self.command("start"),)
+        has_data = self.name in members.data_paths(self.workspace)
+        return (self.command("ping"), self.command("start") + ("" if has_data else " -d DATA"))
+
 
 def request(subject: Subject, federation: str, hosts: Iterable[str], as_json: bool) -> None:
     """``generate-cert-request``: a new key that stays here, and the request for it."""
@@ -47,35 +60,95 @@ def request(subject: Subject, federation: str, hosts: Iterable[str], as_json: bo
         key, federation=federation, role=subject.role, name=subject.name, hosts=hosts
     )
     files.write(path, made.public_bytes(Encoding.PEM))
-    shown = keys.fingerprint(made)
-    who = "" if subject.role == "aggregator" else f" -n {subject.name}"
+    shown, certify = keys.fingerprint(made), subject.command("certify")
+    following = [certify]
+    if not pki.has_ca(cert):
+        following = [
+            f"send {path.name} to the CA's operator, who runs:",
+            f"  {certify} --request {path.name}",
+            "and compare the fingerprint with the operator (by telephone, say)",
+        ]
     console.answer(
         {"name": subject.name, "role": subject.role, "request": path, "fingerprint": shown},
-        [
-            *console.rows({"request": path, "fingerprint": shown}),
-            *console.steps(
-                f"send {path.name} to the CA's operator, who runs:",
-                f"  fx {subject.role} certify{who} --request {path.name}",
-                "and compare the fingerprint with the operator (by telephone, say)",
-            ),
-        ],
+        [*console.rows({"request": path, "fingerprint": shown}), *console.steps(*following)],
         as_json,
     )
 
 
-def sign(
+def certify(
+    subject: Subject,
+    source: Path | None,
+    answer: Path | None,
+    passphrase: Path | None,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """``certify``: at the CA sign a request, at the party take in the answer."""
+    now = datetime.now(UTC)
+    if answer is not None:
+        if source is not None:
+            raise UserError("--request is for the CA, --import for the party. Give one of them")
+        value = _take(subject, answer, yes=yes, now=now)
+        lines = [*console.rows(value), *console.steps(*subject.starting)]
+    else:
+        value = _sign(subject, source, passphrase, yes=yes, now=now)
+        lines = [f"{subject.name} is certified."]
+        if "members" in value:
+            lines = [f"{subject.name} is certified, and on the list in {value['members']}."]
+        lines += onward(subject, value["response"])
+    console.answer(value, lines, as_json)
+
+
+def onward(subject: Subject, response: Path | None) -> list[str]:
+    """The next steps at the CA, once a certificate is in place or in a file to send."""
+    if response is None:
+        return console.steps(*subject.starting)
+    take = f"{subject.command('certify')} --import {response.name}"
+    return console.steps(f"send {response} to {subject.name}, who runs: {take}")
+
+
+def _sign(
     subject: Subject, source: Path | None, passphrase: Path | None, *, yes: bool, now: datetime
-) -> tuple[Path | None, str]:
-    """``certify`` at the CA: sign a request. The file to send back (None: in place here)."""
-    path = source or subject.request_path
-    made = requests.parse(files.read(path, "Name the party's request with --request FILE"))
+) -> dict[str, Any]:
+    """Sign a request; ``response`` is the file to send back (None: in place here)."""
+    workspace, path = subject.workspace, source or subject.request_path
+    require_ca(workspace)
+    federation = Anchors.read(workspace.cert).federation
+    wanted = Identity(federation=federation, role=subject.role, name=subject.name)
+    making = subject.command("generate-cert-request")
+    data = files.read(path, f"Name the party's request with --request FILE; '{making}' makes it")
+    try:
+        made = requests.parse(data)
+        requests.check(made, wanted)  # before anybody is asked; ``issue`` does so again
+    except Refused as error:
+        raise Refused(error.code, f"{path}: {error.message}") from error
     shown = keys.fingerprint(made)
     console.note(f"{subject.role} {subject.name!r} asks for a certificate. Fingerprint:\n  {shown}")
     console.confirm("Does the party see the same fingerprint?", yes)
-    cert = subject.workspace.cert
-    authority = pki.Authority.open(cert, console.passphrase(passphrase))
+    authority = open_authority(workspace, passphrase)
     leaf = authority.issue(made, role=subject.role, name=subject.name, now=now)
-    return deliver(authority, leaf, subject.workspace, now), shown
+    response = deliver(authority, leaf, workspace, now)
+    value = {"name": subject.name, "fingerprint": shown, "response": response}
+    if subject.role == "collaborator":
+        members.add_member(workspace, subject.name)
+        value["members"] = workspace.members
+    return value
+
+
+def require_ca(workspace: Workspace) -> None:
+    """Raise ``UserError`` unless the workspace holds the CA: better than to ask its passphrase."""
+    if not pki.has_ca(workspace.cert):
+        raise UserError(
+            f"there is no CA in {workspace.cert}. Run this where the CA lies, or make one here: fx"
+            " workspace certify"
+        )
+
+
+def open_authority(workspace: Workspace, passphrase: Path | None) -> pki.Authority:
+    """The CA of a workspace, once its passphrase is known."""
+    require_ca(workspace)
+    return pki.Authority.open(workspace.cert, console.passphrase(passphrase))
 
 
 def deliver(
@@ -93,15 +166,18 @@ def deliver(
     return target
 
 
-def take(subject: Subject, source: Path, *, yes: bool, now: datetime) -> dict[str, Any]:
-    """``certify --import`` at the party: take in what the CA sent, after the gate's own checks."""
+def _take(subject: Subject, source: Path, *, yes: bool, now: datetime) -> dict[str, Any]:
+    """Take in what the CA sent, after the gate's own checks."""
     cert = subject.workspace.cert
     data = files.read(source, "Name the file that the CA's operator sent")
     try:
         leaf, issuing, root = x509.load_pem_x509_certificates(data)
         revocations = x509.load_pem_x509_crl(data).public_bytes(Encoding.PEM)
     except ValueError as error:
-        raise UserError(f"{source} is not a file of 'fx ... certify' ({error})") from error
+        raise UserError(
+            f"{source} is not a file of 'fx ... certify'. Name the one that the CA's operator sent"
+        ) from error
+    require_own(leaf, subject.name, source)
     chain = b"".join(one.public_bytes(Encoding.PEM) for one in (issuing, root))
     sent = Anchors.parse(chain, crl=cert / "crl.pem", source=str(source))
     shown = keys.fingerprint(root)

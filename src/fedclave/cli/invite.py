@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from fedclave.cli import ca, console, options, signals
-from fedclave.cli.options import JsonLines, PassphraseFile, WorkspaceDir, command, duration
+from fedclave.cli.options import JsonLines, PassphraseFile, WorkspaceDir, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,11 +42,22 @@ def invite(
         ),
     ] = None,
     expires: Annotated[
-        str, typer.Option("--expires", metavar="TIME", help="How long the token is good.")
-    ] = "24h",
+        timedelta,
+        typer.Option(
+            "--expires",
+            metavar="TIME",
+            help="How long the token is good.",
+            parser=options.duration,
+            show_default="24h",
+        ),
+    ] = timedelta(hours=24),
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the token to a file.")
     ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Even if NAME has a valid certificate: keep both."),
+    ] = False,
     wait: Annotated[
         bool,
         typer.Option(
@@ -62,20 +73,30 @@ def invite(
     Whoever holds the token can join in the party's place: send it by a way that only the party
     reads. It works once. A newer token for the same name replaces it. Ctrl-C ends the waiting, not
     the token: fx ca serve answers all that are open. The party becomes a member (plan/cols.yaml).
+
+    If NAME holds a certificate that is still valid, revoke it first (fx ca revoke NAME), or say
+    --force: then the old one stays good until it ends, and both speak for NAME.
     """
-    from fedclave.workspace import layout
+    from fedclave.cli import exchange
+    from fedclave.workspace import layout, output
 
     _check(name, role)
     opened = layout.open_(workspace)
+    exchange.require_ca(opened)
+    if out is not None:
+        output.check(out)
+    _check_held(opened, name, force)
     offer = Offer(
         workspace=opened,
         name=name,
         role=role,
         address=address or ca.default_address(opened),
-        life=duration(expires),
+        life=expires,
     )
     say = partial(_show, out=out, waits=wait, as_json=as_json)
     if not wait:
+        if console.supplied(passphrase_file) is not None:  # not needed here, but it must be right
+            exchange.open_authority(opened, passphrase_file)
         say(offer.mint())
         return
     work = _answer(offer, passphrase_file, say)
@@ -98,7 +119,6 @@ class Offer:
 
     def mint(self) -> "Token":
         """A new token."""
-        from fedclave.errors import UserError
         from fedclave.plan import load
         from fedclave.trust.adopt import root_sha256
         from fedclave.trust.gate import Anchors
@@ -106,8 +126,6 @@ class Offer:
         from fedclave.trust.tokens import Register
 
         cert = self.workspace.cert
-        if not (cert / "ca" / "issuing.pem").exists():
-            raise UserError(f"there is no CA in {cert}. Make one: fx workspace certify")
         anchors = Anchors.read(cert)
         return Register(cert / "ca").mint(
             Identity(federation=anchors.federation, role=cast("Role", self.role), name=self.name),
@@ -149,14 +167,39 @@ async def _answer(
 
 def _check(name: str, role: str) -> None:
     from fedclave.errors import UserError
+    from fedclave.trust.pki import check_party
 
     if role not in ("collaborator", "aggregator"):
         raise UserError(f"role {role!r} cannot be invited. Use collaborator or aggregator")
     if role == "aggregator" and name != "aggregator":
         raise UserError("the one aggregator of a federation is called 'aggregator'. Invite that")
+    if role == "collaborator" and name == "aggregator":
+        raise UserError("'aggregator' is the aggregator's name. Invite it with --role aggregator")
+    check_party(cast("Role", role), name)
+
+
+def _check_held(workspace: "Workspace", name: str, force: bool) -> None:
+    """A token lets somebody take part under a name; is it somebody's already?"""
+    from fedclave.errors import UserError
+    from fedclave.trust import pki
+
+    if not (held := pki.valid(workspace.cert, name, datetime.now(UTC))):
+        return
+    until = console.when(max(leaf.not_valid_after_utc for leaf in held))
+    holds = f"{name} holds a certificate that is good until {until}"
+    if not force:
+        raise UserError(
+            f"{holds}, and whoever uses a new token speaks for {name} as well. If that one is lost"
+            f" or wrong, revoke it first: 'fx ca revoke {name}'. To have both, say --force"
+        )
+    console.note(
+        f"warning: {holds}; it stays good beside the new one. To end it: fx ca revoke {name}"
+    )
 
 
 def _show(token: "Token", *, out: Path | None, waits: bool, as_json: bool) -> None:
+    from fedclave.workspace import output
+
     value: dict[str, Any] = {
         "event": "invited",
         "name": token.name,
@@ -167,15 +210,15 @@ def _show(token: "Token", *, out: Path | None, waits: bool, as_json: bool) -> No
         "file": out.absolute() if out else None,
     }
     if out is not None:
-        out.touch(mode=0o600)
-        out.chmod(0o600)
-        out.write_text(f"{token}\n", encoding="utf-8")
-    shown = str(out) if out is not None else str(token)
+        with output.new_file(out, 0o600) as path:
+            path.write_text(f"{token}\n", encoding="utf-8")
+    send = f"Send {out} to {token.name}. It is" if out is not None else f"For {token.name},"
+    shown = out.name if out is not None else str(token)
     answers = f"Answering on {token.authority}" if waits else "'fx ca serve' must run to answer it"
     console.answer(
         value,
         [
-            f"For {token.name}, good until {token.expires:%Y-%m-%d %H:%M} UTC, works once:",
+            f"{send} good until {console.when(token.expires)}, and works once:",
             "",
             f"  fx join {shown}",
             "",

@@ -38,7 +38,7 @@ def join(
     Makes the party's key, which stays here, and has the CA certify it. The token carries the CA's
     fingerprint, so nothing is sent to anybody else. Run again if the connection was lost.
     """
-    from fedclave.cli import upkeep
+    from fedclave.cli import exchange, upkeep
     from fedclave.cli.collaborator import note_data
     from fedclave.trust import keys, tokens
     from fedclave.trust.gate import Anchors
@@ -51,6 +51,7 @@ def join(
     made = signals.run(_join(opened, parsed, now), "Run it again: the token is still good")
     known = upkeep.Contacts(authority=parsed.authority, aggregator=parsed.aggregator)
     known.write(opened.cert, parsed.name)
+    subject = exchange.Subject(workspace=opened, role=parsed.role, name=parsed.name)
     until, root = made.leaf.not_valid_after_utc, keys.fingerprint(Anchors.read(opened.cert).root)
     console.answer(
         {
@@ -64,34 +65,42 @@ def join(
         },
         [
             f"{parsed.name} is in {parsed.federation!r} as {parsed.role}.",
-            *console.rows({"certificate": f"until {until:%Y-%m-%d %H:%M} UTC", "root": root}),
-            *console.steps(*_following(parsed, path is not None)),
+            *console.rows({"certificate": f"good until {console.when(until)}", "root": root}),
+            *console.steps(*subject.starting),
         ],
         as_json,
     )
 
 
 async def _join(workspace: "Workspace", token: "Token", now: datetime) -> "Credentials":
+    from fedclave.errors import Unavailable
     from fedclave.plan import load
     from fedclave.transport.grpc import enrol
 
     host = load(workspace.plan).network.address.rpartition(":")[0].strip("[]")
     hosts = (host,) if token.role == "aggregator" else ()
-    return await enrol.join(token, workspace.cert, now=now, hosts=hosts)
+    try:
+        return await enrol.join(token, workspace.cert, now=now, hosts=hosts)
+    except Unavailable as error:
+        raise Unavailable(
+            f"{error}. The CA's operator answers tokens there with 'fx invite' or 'fx ca serve'."
+            " The token is still good"
+        ) from error
 
 
 def _text(given: str) -> str:
     from fedclave.errors import UserError
+    from fedclave.trust import tokens
 
-    if given == "-":
-        return sys.stdin.read()
-    if given.startswith("fxj1."):
+    if given.lstrip().startswith(tokens.PREFIX):
         return given
     try:
-        return Path(given).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return sys.stdin.read() if given == "-" else Path(given).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: what it holds is no text
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise UserError(
-            f"{given!r} is neither a join token (fxj1....) nor a file with one ({error})"
+            f"{given[:80]!r} is neither a join token ({tokens.PREFIX}...) nor a file with one"
+            f" ({reason})"
         ) from error
 
 
@@ -105,10 +114,3 @@ def _check(workspace: "Workspace", token: "Token") -> None:
             f"the token is for federation {token.federation!r}, this workspace's plan is of"
             f" {name!r}. Run it in the workspace that was made from that federation's archive"
         )
-
-
-def _following(token: "Token", has_data: bool) -> tuple[str, ...]:
-    if token.role == "aggregator":
-        return ("fx aggregator start",)
-    start = f"fx collaborator start -n {token.name}" + ("" if has_data else " -d DATA")
-    return (f"fx collaborator ping -n {token.name}", start)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finding a run's models by name, and copying them out."""
 
-import os
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from fedclave import tensors
 from fedclave.engine import journal
 from fedclave.errors import Refused, UserError
 from fedclave.tensors import BFLOAT16, Layout, Stored, widen
-from fedclave.workspace import layout
+from fedclave.workspace import layout, output
 
 NAMES = ("final", "best", "initial")
 
@@ -47,19 +46,15 @@ def export(found: Found, out: Path, *, force: bool) -> None:
         ".safetensors": _write_safetensors, ".npz": _write_npz}  # fmt: skip
     write = writers.get(out.suffix)
     if write is None:
-        raise UserError(f"{out.name}: the format {out.suffix!r} is unknown. Use .safetensors, .npz")
-    if not out.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {out.parent} to write {out.name} to. Make it first")
+        known = " or ".join(writers)
+        raise UserError(f"the name of {out} must end in {known}, which says the format")
+    output.check(out)
     if out.exists() and not force:
         raise UserError(f"{out} exists. Choose another name, or replace it with --force")
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp{out.suffix}")
-    try:
-        write(Stored(found.path), temporary)
-        if out.suffix == ".safetensors" and tensors.digest(Stored(temporary)) != found.digest:
+    with output.new_file(out) as path:
+        write(Stored(found.path), path)
+        if out.suffix == ".safetensors" and tensors.digest(Stored(path)) != found.digest:
             raise UserError(f"{out}: the copy differs from {found.path}. Check the disk")
-        temporary.replace(out)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def metrics_of(run: journal.Journal, number: int) -> Mapping[str, float]:

@@ -5,10 +5,13 @@ import inspect
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
+
+from fedclave.errors import UserError
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -36,9 +39,50 @@ PassphraseFile = Annotated[
         help="Read the CA's passphrase from a file. Without it: FX_CA_PASSPHRASE, or a question.",
     ),
 ]
-Member = Annotated[
-    str, typer.Option("--name", "-n", metavar="NAME", help="The collaborator's name.")
+RequestFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--request",
+        "-r",
+        metavar="FILE",
+        help="At the CA: the request to sign.",
+        show_default="cert/NAME.csr",
+    ),
 ]
+AnswerFile = Annotated[
+    Path | None,
+    typer.Option("--import", "-i", metavar="FILE", help="At the party: the CA's answer."),
+]
+
+
+def listen_at(default: str) -> Any:
+    """The option of a server: where it listens."""
+    return typer.Option(
+        "--listen",
+        metavar="HOST:PORT",
+        help="Where to listen; port 0 is any free one.",
+        callback=address,
+        show_default=default,
+    )
+
+
+def new_folder(default: str) -> Any:
+    """The option of what makes a folder: which."""
+    return typer.Option(
+        "--into", metavar="DIR", help="A new or empty folder.", show_default=default
+    )
+
+
+def number(flag: str, least: int, most: int, help: str) -> Any:
+    """A whole number within bounds."""
+
+    def parse(given: str | int) -> int:  # a default comes as it is
+        text = str(given)
+        if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not least <= int(text) <= most:
+            raise typer.BadParameter(f"{text!r} is not a whole number from {least} to {most}.")
+        return int(text)
+
+    return typer.Option(flag, parser=parse, metavar="N", help=help)
 
 
 def noun(name: str, summary: str) -> typer.Typer:
@@ -70,14 +114,48 @@ def address(text: str | None) -> str | None:
     return text
 
 
-def duration(text: str) -> timedelta:
+def collaborator(text: str) -> str:
+    """An option's name for a collaborator, if one may have it."""
+    from fedclave.trust.pki import check_party
+
+    try:
+        check_party("collaborator", text)
+    except UserError as error:
+        raise typer.BadParameter(f"{error}.") from error
+    return text
+
+
+def host(given: list[str] | None) -> list[str] | None:
+    """An option's names or IP addresses of a server."""
+    for text in given or ():
+        try:
+            ip_address(text)
+        except ValueError:
+            if not re.fullmatch(r"(?=.{1,253}$)[0-9A-Za-z_-]{1,63}(\.[0-9A-Za-z_-]{1,63})*", text):
+                raise typer.BadParameter(
+                    f"{text!r} is no host name or IP address. Write it without port and scheme."
+                ) from None
+    return given
+
+
+def duration(given: str | timedelta) -> timedelta:
     """A span of time as ``90m``, ``24h`` or ``7d``.
 
     >>> duration("36h")
     datetime.timedelta(days=1, seconds=43200)
     """
-    match = re.fullmatch(r"([0-9]{1,5})([mhd])", text)
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no span of time. Write for example 90m, 24h or 7d.")
+    if isinstance(given, timedelta):  # a default
+        return given
+    match = re.fullmatch(r"([0-9]{1,5})([mhd])", given)
+    if match is None or not int(match[1]):
+        raise typer.BadParameter(f"{given!r} is no span of time. Write for example 90m, 24h or 7d.")
     unit = {"m": "minutes", "h": "hours", "d": "days"}[match[2]]
     return timedelta(**{unit: int(match[1])})
+
+
+Member = Annotated[
+    str,
+    typer.Option(
+        "--name", "-n", metavar="NAME", help="The collaborator's name.", callback=collaborator
+    ),
+]

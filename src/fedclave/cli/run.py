@@ -164,7 +164,7 @@ async def collaborate(party: Party, data: Path, address: str) -> str:
         seed=plan.seed,
     )
     learner = assemble.learner(workspace, plan, site)
-    notebook = Notebook(workspace.save / f"collaborator-{party.name}" / plan.digest[:16])
+    notebook = Notebook(workspace.notebook(party.name, plan.digest))
     try:
         client = Client(
             party.name,

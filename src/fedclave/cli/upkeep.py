@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from fedclave.cli import console
 from fedclave.errors import Unavailable, UserError
 from fedclave.transport.grpc import enrol
 from fedclave.trust import files
@@ -71,7 +72,7 @@ async def _freshen(cert: Path, name: str, clock: Clock, renewed: Callable[[], No
     try:
         now, known = clock(), contacts(cert, name)
         leaf = Credentials.read(cert, name).leaf
-        ends = f"the certificate of {name!r} ends at {leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+        ends = f"the certificate of {name!r} ends at {console.when(leaf.not_valid_after_utc)}"
         due = renew_due(leaf, now)
         if known is None:
             return f"{ends}. Have it renewed by the CA: fx ca renew {name}" if due else ""
@@ -83,7 +84,7 @@ async def _freshen(cert: Path, name: str, clock: Clock, renewed: Callable[[], No
     except Exception as error:  # whatever it was, it must not end the run
         return f"the certificate or the revocation list could not be refreshed: {error}"
     renewed()
-    return f"renewed: valid until {fresh.leaf.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
+    return f"renewed: valid until {console.when(fresh.leaf.not_valid_after_utc)}"
 
 
 def _path(cert: Path, name: str) -> Path:

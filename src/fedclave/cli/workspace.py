@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from fedclave.cli import ca, console
-from fedclave.cli.options import Json, PassphraseFile, WorkspaceDir, command, noun
+from fedclave.cli.options import Json, PassphraseFile, WorkspaceDir, command, new_folder, noun
 
 app = noun("workspace", "Make a workspace, its CA, and copies for the other parties.")
 
@@ -85,15 +85,7 @@ def export(
 @command(app, "import", "fx workspace import digits.zip --into digits")
 def import_(
     archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="From fx workspace export.")],
-    into: Annotated[
-        Path | None,
-        typer.Option(
-            "--into",
-            metavar="DIR",
-            help="A new or empty folder.",
-            show_default="the archive's name",
-        ),
-    ] = None,
+    into: Annotated[Path | None, new_folder("the archive's name")] = None,
     as_json: Json = False,
 ) -> None:
     """Unpack an archive into a new workspace; nothing of it is run.

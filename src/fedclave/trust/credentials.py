@@ -6,6 +6,7 @@ the old; the new key over the old. A crash between the last two leaves a certifi
 ``NAME.key.next``, and reading then ends the change.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedclave.errors import UserError
 from fedclave.trust import files, keys
+from fedclave.trust.names import Identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,14 +29,16 @@ class Credentials:
 
     @classmethod
     def read(cls, cert_folder: Path, name: str) -> Self:
-        """The credentials of a party. ``UserError``: missing, open to others, not a pair."""
+        """The credentials of a party. ``UserError``: missing, open to others, not its own pair."""
         key_path, chain_path = _paths(cert_folder, name)
         remedy = f"Certify {name!r} first ('fx join', or 'fx ... certify')"
         chain = files.read(chain_path, remedy)
         try:
-            certified = x509.load_pem_x509_certificate(chain).public_key()
+            leaf = x509.load_pem_x509_certificate(chain)
+            certified = leaf.public_key()
         except ValueError as error:
             raise UserError(f"{chain_path} is not a certificate ({error}). {remedy}") from error
+        require_own(leaf, name, chain_path)
         following = _next(key_path)
         if following.exists() and keys.load(following).public_key() == certified:
             following.replace(key_path)
@@ -59,6 +63,17 @@ class Credentials:
     def private_key(self) -> ec.EllipticCurvePrivateKey:
         """The key, ready to sign with."""
         return keys.parse(self.key, None, "the key of these credentials")
+
+
+def require_own(leaf: x509.Certificate, name: str, source: Path) -> None:
+    """Raise ``UserError`` if a certificate is another party's. The gate judges all else of it."""
+    with suppress(ValueError):  # no identity at all
+        if (holder := Identity.of(leaf)).name != name:
+            raise UserError(
+                f"{source} is the certificate of {holder.role} {holder.name!r}, not of {name!r}."
+                f" Use the file that was made for {name!r}, have {name!r} certified anew, or run"
+                f" this as {holder.name!r}"
+            )
 
 
 def next_key(cert_folder: Path, name: str) -> ec.EllipticCurvePrivateKey:

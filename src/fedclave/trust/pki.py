@@ -35,6 +35,9 @@ CRL_REFRESH = timedelta(days=1)
 SERVICE = "authority"
 """The name of the enrolment service, which no other party may have."""
 
+_OWN: tuple[Role, ...] = ("aggregator", "authority")  # names that only these roles have
+_FILES = ("chain", "crl")  # cert/NAME.pem is another file
+
 
 class Authority:
     """The CA of one federation, opened with its passphrase."""
@@ -49,7 +52,7 @@ class Authority:
         """Make a new CA in ``folder/ca``, with the chain and an empty revocation list beside it."""
         check_name("federation", federation)
         ca = folder / "ca"
-        if (ca / "issuing.pem").exists():
+        if has_ca(folder):
             raise UserError(f"{ca} holds a CA already. Use it, or move it away to begin anew")
         if (folder / "chain.pem").exists() and not ca.exists():
             raise UserError(f"{folder} is a member's of another CA. Make the CA in a new workspace")
@@ -109,6 +112,8 @@ class Authority:
 
     def renew(self, name: str, now: datetime, life: timedelta = LEAF_LIFE) -> x509.Certificate:
         """Certify the latest key of a name again. ``UserError`` if it has none or was revoked."""
+        if name == SERVICE:
+            raise UserError(f"{name!r} is the enrolment service, which renews itself. Name a party")
         latest = self._latest(name)
         identity = Identity.of(latest)
         names = latest.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -177,8 +182,8 @@ class Authority:
         until = min(now + life, issuer.not_valid_after_utc)
         if until <= now:
             raise UserError(
-                f"a certificate until {until:%Y-%m-%d} would be expired. Give it a longer life, or"
-                " prolong the CA with 'fx ca renew'"
+                f"a certificate until {until:%Y-%m-%d %H:%M} UTC would be expired. Give it a longer"
+                " life, or prolong the CA with 'fx ca renew'"
             )
         with files.locked(self._lock):
             self._check_free(identity, now)
@@ -203,13 +208,10 @@ class Authority:
         return leaf
 
     def _check_free(self, identity: Identity, now: datetime) -> None:
-        if (identity.role == "authority") != (identity.name == SERVICE):
-            raise UserError(f"the name {SERVICE!r} is the enrolment service's. Choose another name")
-        revoked = self._revoked()
-        for other in self._issued():
+        check_party(identity.role, identity.name)
+        for other in valid(self._folder, identity.name, now):
             holder = Identity.of(other)
-            valid = other.not_valid_after_utc > now and other.serial_number not in revoked
-            if valid and holder.name == identity.name and holder.role != identity.role:
+            if holder.role != identity.role:
                 raise UserError(
                     f"{identity.name!r} is the name of this federation's {holder.role}. Choose"
                     " another name, or revoke that one first"
@@ -262,11 +264,40 @@ class Authority:
         return self._folder / "ca" / "lock"
 
 
+def has_ca(folder: Path) -> bool:
+    """Whether ``folder/ca`` holds a CA."""
+    return (folder / "ca" / "issuing.pem").exists()
+
+
 def issued(folder: Path) -> list[tuple[x509.Certificate, datetime | None]]:
     """What ``Authority.issued`` says of the CA in ``folder/ca``; needs no passphrase."""
     record = folder / "ca" / "issued.jsonl"
     revoked = _revoked(record)
     return [(one, revoked.get(one.serial_number)) for one in _issued(record)]
+
+
+def valid(folder: Path, name: str, now: datetime) -> list[x509.Certificate]:
+    """The certificates of a name that are good now, in order of issue; needs no passphrase."""
+    return [
+        leaf
+        for leaf, revoked in issued(folder)
+        if revoked is None and leaf.not_valid_after_utc > now and Identity.of(leaf).name == name
+    ]
+
+
+def check_party(role: Role, name: str) -> None:
+    """Raise ``UserError`` unless a party in this role may have this name."""
+    check_name("party", name)
+    if name in _FILES:
+        raise UserError(
+            f"nobody can be called {name!r}: cert/{name}.pem is the federation's own file. Choose"
+            " another name"
+        )
+    if name in _OWN and name != role:
+        whose = "aggregator" if name == "aggregator" else "enrolment service"
+        raise UserError(f"{name!r} is the name of the federation's {whose}. Choose another name")
+    if role == "authority" and name != SERVICE:
+        raise UserError(f"the enrolment service is called {SERVICE!r}, and nothing else")
 
 
 def bundle(leaf: x509.Certificate, anchors: Anchors) -> bytes:

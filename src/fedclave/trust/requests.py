@@ -74,6 +74,7 @@ def check(
 
 def _bad(reason: str) -> Refused:
     return Refused(
-        Code.BAD_REQUEST, f"the certificate request {reason}. Make a new one with 'fx join' or 'fx"
-        " ... generate-cert-request'"
-    )  # fmt: skip
+        Code.BAD_REQUEST,
+        f"the certificate request {reason}. Check the name and the file, or make a new request"
+        " ('fx join', 'fx ... generate-cert-request')",
+    )

@@ -67,15 +67,18 @@ class Invitation:
 def parse(text: str, now: datetime) -> Token:
     """The token in a text. ``UserError``: it is damaged; ``Refused``: it has expired."""
     body = "".join(text.split())  # mail programs break lines
-    if not body.startswith(PREFIX) or len(body) > MAX_LENGTH:
+    if not body.startswith(PREFIX):
         raise UserError(f"this is not a join token: it does not begin with {PREFIX}")
     try:
+        if len(body) > MAX_LENGTH:
+            raise ValueError("longer than any token")
         encoded = body.removeprefix(PREFIX)
         data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), b"-_", validate=True)
         token = _token(canonical.decode(data))
-    except (binascii.Error, Refused, ValueError, TypeError, KeyError) as error:
+    except (binascii.Error, Refused, UserError, ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"the join token is damaged ({error}). Copy the whole of it, or ask for a new one"
+            "the join token is damaged: a part of it is missing or was changed. Copy all of it,"
+            f" from {PREFIX} to its end, or ask for a new one ('fx invite NAME')"
         ) from error
     if now > token.expires:
         raise Refused(
@@ -161,10 +164,19 @@ class Register:
         if not found:
             raise Refused(
                 Code.TOKEN_UNKNOWN,
-                "this CA did not make the join token, or a newer one replaced it. Ask for a new"
-                " one ('fx invite NAME')",
+                "this CA did not make the join token, has withdrawn it, or made a newer one. Ask"
+                " for a new one ('fx invite NAME')",
             )
         return found[0]
+
+    def withdraw(self, name: str, now: datetime) -> int:
+        """Forget the invitations of a name; returns how many were open.
+
+        Used ones too: the key that used one could redeem it again.
+        """
+        number = sum(one.name == name for one in self.pending(now))
+        self._change(lambda known: [one for one in known if one.name != name])
+        return number
 
     def pending(self, now: datetime) -> list[Invitation]:
         """Invitations that can still be redeemed."""

@@ -18,15 +18,18 @@ import stat
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from fedclave.errors import Code, Refused, UserError
-from fedclave.tensors import file_digest, sync_folder
+from fedclave.tensors import file_digest
+from fedclave.workspace import output
 from fedclave.workspace.layout import Workspace, require_empty
+
+_F = TypeVar("_F", bound=IO[bytes] | FileIO)
 
 MAX_FILES = 4096
 MAX_CODE = 64 * 2**20  # bytes of everything but the initial weights
@@ -47,22 +50,21 @@ _MARK = b"PRIVATE KEY-----"
 def export(workspace: Workspace, target: Path) -> str:
     """Write the archive, atomically; returns its SHA-256 (hex).
 
-    Raises ``UserError`` for a link, a private key or a name that ``unpack`` would refuse.
+    Raises ``UserError`` for a link, a private key or a name that ``unpack`` would refuse, and for
+    a target that cannot be written or is another kind of file.
     """
     if not workspace.plan.is_file():
         raise UserError(f"{workspace.root} has no plan/plan.yaml. Run this in a workspace")
-    if not target.absolute().parent.is_dir():
-        raise UserError(f"there is no folder {target.parent} to write {target.name} to")
+    output.check(target)
+    if target.exists() and not zipfile.is_zipfile(target):
+        raise UserError(f"{target} exists and is not an archive. Choose another name")
     files = sorted(_files(workspace))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-            for name, path in files:
-                _add(archive, name, path)
-        temporary.rename(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(target.absolute().parent)
+    with (
+        output.new_file(target) as path,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive,
+    ):
+        for name, source in files:
+            _add(archive, name, source)
     return file_digest(target)
 
 
@@ -73,18 +75,19 @@ def unpack(source: Path, folder: Path) -> Workspace:
     ``Refused``: ``MALFORMED``, ``TOO_LARGE`` for what an export would not contain.
     """
     if not source.is_file():
-        raise UserError(f"there is no archive at {source}")
+        raise UserError(f"there is no archive at {source}. Name a file of 'fx workspace export'")
     require_empty(folder)
     folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name[:64]}.{secrets.token_hex(8)}.tmp")
-    try:
-        temporary.mkdir()
-        _extract(source, temporary)
-        Workspace(temporary).make_folders()
-        temporary.rename(folder)  # replaces an empty folder, and only an empty one
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with output.blamed_on(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            _extract(source, temporary)
+            Workspace(temporary).make_folders()
+            temporary.rename(folder)  # replaces an empty folder, and only an empty one
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return Workspace(folder)
 
 
@@ -124,7 +127,7 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
     info.create_system = 3  # Unix, so that the mode counts
     info.external_attr = (stat.S_IFREG | 0o644) << 16
     info.file_size = path.stat().st_size
-    with path.open("rb") as file, archive.open(info, "w") as out:
+    with _opened(path, lambda path: path.open("rb")) as file, archive.open(info, "w") as out:
         if name != _INITIAL:
             text = file.read(MAX_CODE + 1)
             if len(text) > MAX_CODE:
@@ -134,6 +137,13 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
             out.write(text)
         else:
             shutil.copyfileobj(file, out, _BLOCK)
+
+
+def _opened(path: Path, kind: Callable[[Path], _F]) -> _F:
+    try:
+        return kind(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}). Change its mode") from error
 
 
 class _Bounded(FileIO):
@@ -159,7 +169,7 @@ class _Bounded(FileIO):
 
 @contextmanager
 def _open(source: Path) -> Iterator[zipfile.ZipFile]:
-    with _Bounded(source) as file:
+    with _opened(source, _Bounded) as file:
         try:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:

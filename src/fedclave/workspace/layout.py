@@ -8,11 +8,13 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from fedclave.errors import UserError
+from fedclave.workspace import output
 
 _IGNORED = (
     "# What never leaves this party.\ncert/\ndata/\nlogs/\nsave/\nplan/cols.yaml\nplan/data.yaml\n"
 )
 _CACHES = ("__pycache__",)
+_SHARED = "shared"  # no template: the files that are the same in all of them
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,10 @@ class Workspace:
         """What happened, as JSON lines."""
         return self.logs / "events.jsonl"
 
+    def notebook(self, name: str, plan: str) -> Path:
+        """A collaborator's journal of the run of a plan (its digest)."""
+        return self.save / f"collaborator-{name}" / plan[:16]
+
     def make_folders(self) -> None:
         """The folders that are this party's own; ``cert`` is for its owner alone."""
         for folder in (self.data, self.save, self.logs):
@@ -97,7 +103,8 @@ def open_(root: Path) -> Workspace:
 
 def templates() -> tuple[str, ...]:
     """The names of the templates that ``create`` knows."""
-    return tuple(sorted(entry.name for entry in _templates().iterdir() if entry.is_dir()))
+    names = {entry.name for entry in _templates().iterdir() if entry.is_dir()}
+    return tuple(sorted(names - {_SHARED}))
 
 
 def create(template: str, root: Path) -> Workspace:
@@ -107,21 +114,30 @@ def create(template: str, root: Path) -> Workspace:
     """
     if template not in templates():
         raise UserError(f"no template is called {template!r}. Templates: {', '.join(templates())}")
-    require_empty(root)
-    root.mkdir(parents=True, exist_ok=True)
-    _copy(_templates() / template, root)
-    (root / ".gitignore").write_text(_IGNORED, encoding="utf-8")
-    workspace = Workspace(root)
-    workspace.make_folders()
+    make_empty(root)
+    with output.blamed_on(root):
+        for part in (_SHARED, template):
+            _copy(_templates() / part, root)
+        (root / ".gitignore").write_text(_IGNORED, encoding="utf-8")
+        workspace = Workspace(root)
+        workspace.make_folders()
     return workspace
+
+
+def make_empty(folder: Path) -> None:
+    """Make a folder that does not exist, or is empty. Raises ``UserError`` otherwise."""
+    require_empty(folder)
+    with output.blamed_on(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def require_empty(folder: Path) -> None:
     """Raise ``UserError`` unless the folder does not exist or is empty."""
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        raise UserError(f"{folder} exists and is not a folder. Name a new one")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} exists and is not empty. Name a new folder")
+    with output.blamed_on(folder):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise UserError(f"{folder} exists and is not a folder. Name a new one")
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder} exists and is not empty. Name a new folder")
 
 
 def _templates() -> Traversable:
@@ -133,7 +149,7 @@ def _copy(source: Traversable, target: Path) -> None:
         if entry.name in _CACHES:
             continue
         if entry.is_dir():
-            (target / entry.name).mkdir()
+            (target / entry.name).mkdir(exist_ok=True)
             _copy(entry, target / entry.name)
         else:
             with entry.open("rb") as file, (target / entry.name).open("wb") as copy:

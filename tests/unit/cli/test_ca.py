@@ -142,10 +142,93 @@ def test_ca_is_prolonged(fx: Fx, center: Workspace) -> None:
 def test_revoked_party_is_no_member(fx: Fx, center: Workspace, party: Workspace) -> None:
     certified(fx, center, party)
     assert fx("ca", "revoke", "alice", "-C", center.root)[1] | {"crl": ""} == {
-        "name": "alice", "revoked": 1, "removed": True, "crl": ""}  # fmt: skip
+        "name": "alice", "revoked": 1, "tokens": 0, "removed": True, "crl": ""}  # fmt: skip
     assert members.members(center) == ()
     assert fx("ca", "show", "-C", center.root)[1]["issued"][0]["state"] == "revoked"
     assert fx("ca", "revoke", "nobody", "-C", center.root)[0] == 2
+
+
+def test_revoking_withdraws_open_tokens_too(fx: Fx, center: Workspace, party: Workspace) -> None:
+    fx("invite", "bob", "--no-wait", "-C", center.root)
+    code, value = fx("ca", "revoke", "bob", "-C", center.root)
+    assert (code, value["revoked"], value["tokens"]) == (0, 0, 1)
+    certified(fx, center, party)
+    fx("invite", "alice", "--no-wait", "--force", "-C", center.root)
+    assert fx("ca", "revoke", "alice", "-C", center.root)[1]["tokens"] == 1
+    assert fx("ca", "show", "-C", center.root)[1]["tokens"] == []
+
+
+def test_certificates_are_shown_by_party_with_times_in_utc(
+    fx: Fx, center: Workspace, party: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certified(fx, center, party)
+    fx("ca", "renew", "alice", "-C", center.root)
+    issued = fx("ca", "show", "-C", center.root)[1]["issued"]
+    assert [row["name"] for row in issued] == ["alice", "alice"]
+    until = datetime.fromisoformat(issued[-1]["until"])
+    assert issued[-1]["until"] == until.isoformat()
+    assert main.run(["ca", "show", "-C", str(center.root)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "alice" in line]
+    assert line.split() == [
+        "alice", "collaborator", f"{until:%Y-%m-%d}", f"{until:%H:%M}", "UTC", "valid", "(earlier:",
+        "1", "valid)"]  # fmt: skip
+
+
+def test_one_certificate_is_not_said_in_the_plural(
+    fx: Fx, center: Workspace, party: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certified(fx, center, party)
+    assert main.run(["ca", "revoke", "alice", "-C", str(center.root)]) == 0
+    assert "1 certificate revoked" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [("revoke", "alice"), ("serve",), ("renew",)])
+def test_where_no_ca_lies_that_is_said_before_a_passphrase_is_asked(
+    fx: Fx, party: Workspace, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv(console.PASSPHRASE)
+    code, value = fx("ca", *command, "-C", party.root)
+    assert (code, "there is no CA in" in value["error"]["message"]) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["aggregator", "authority", "chain", "crl"])
+def test_names_that_have_another_use_are_refused_to_collaborators(
+    fx: Fx, center: Workspace, tmp_path: Path, name: str
+) -> None:
+    code, value = fx("collaborator", "create", "-n", name, "-d", tmp_path, "-C", center.root)
+    assert (code, "Choose another name" in value["error"]["message"]) == (2, True)
+    code, value = fx("invite", name, "--no-wait", "-C", center.root)
+    assert (code, repr(name) in value["error"]["message"]) == (2, True)
+    assert members.data_paths(center) == {}
+
+
+def test_another_partys_pair_says_whose_it_is(fx: Fx, center: Workspace, party: Workspace) -> None:
+    certified(fx, center, party)
+    certified(fx, center, party, "bob")
+    answer = center.root / "bob.cert.pem"
+    error = fx("collaborator", "certify", "-n", "alice", "-i", answer, "-C", party.root)[1]["error"]
+    assert "of collaborator 'bob', not of 'alice'" in error["message"]
+    for kind in ("key", "pem"):
+        shutil.copy(party.cert / f"bob.{kind}", party.cert / f"alice.{kind}")
+    at = ("-n", "alice", "--address", "localhost:1", "-C", party.root)
+    code, value = fx("collaborator", "ping", *at)
+    assert (code, "of collaborator 'bob', not of 'alice'" in value["error"]["message"]) == (2, True)
+
+
+@pytest.mark.parametrize("host", ["a b", "a/b", "localhost:8443", "https://a", ""])
+def test_what_is_no_host_is_misuse(fx: Fx, center: Workspace, host: str) -> None:
+    assert fx("aggregator", "generate-cert-request", "--host", host, "-C", center.root)[0] == 2
+    assert not (center.cert / "aggregator.csr").exists()
+
+
+def test_request_and_answer_at_once_make_no_sense(fx: Fx, center: Workspace) -> None:
+    assert fx("aggregator", "certify", "-r", "a", "-i", "b", "-C", center.root)[0] == 2
+
+
+def test_a_file_that_is_no_request_is_named(fx: Fx, center: Workspace) -> None:
+    command = ("collaborator", "certify", "-n", "alice", "-r", center.plan, "--yes")
+    code, value = fx(*command, "-C", center.root)
+    assert (code, str(center.plan) in value["error"]["message"]) == (3, True)
 
 
 def test_wrong_passphrase_is_a_users_mistake(
@@ -177,6 +260,48 @@ def test_token_is_minted_without_a_passphrase_and_shown_as_open(
     assert pending["name"] == "bob"
 
 
+def test_a_wrong_passphrase_is_refused_even_where_none_is_needed(
+    fx: Fx, center: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wrong").write_text("wrong")
+    command = ("invite", "bob", "--no-wait", "-C", center.root)
+    assert fx(*command, "--passphrase-file", tmp_path / "wrong")[0] == 2
+    monkeypatch.setenv(console.PASSPHRASE, "wrong")
+    code, value = fx(*command)
+    assert (code, "passphrase" in value["error"]["message"]) == (2, True)
+    assert fx("ca", "show", "-C", center.root)[1]["tokens"] == []
+
+
+def test_a_name_that_holds_a_valid_certificate_is_invited_again_only_by_force(
+    fx: Fx, center: Workspace, party: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certified(fx, center, party)
+    code, value = fx("invite", "alice", "--no-wait", "-C", center.root)
+    assert (code, "fx ca revoke alice" in value["error"]["message"]) == (2, True)
+    assert fx("ca", "show", "-C", center.root)[1]["tokens"] == []
+    assert main.run(["invite", "alice", "--no-wait", "--force", "-C", str(center.root)]) == 0
+    warned = capsys.readouterr().err
+    assert "alice holds a certificate" in warned
+    assert "fx ca revoke alice" in warned
+
+
+def test_a_revoked_name_is_invited_again_without_force(
+    fx: Fx, center: Workspace, party: Workspace
+) -> None:
+    certified(fx, center, party)
+    fx("ca", "revoke", "alice", "-C", center.root)
+    assert fx("invite", "alice", "--no-wait", "-C", center.root)[0] == 0
+
+
+def test_a_token_that_cannot_be_written_is_not_made(
+    fx: Fx, center: Workspace, tmp_path: Path
+) -> None:
+    out = tmp_path / "nowhere" / "bob.token"
+    code, value = fx("invite", "bob", "--no-wait", "--out", out, "-C", center.root)
+    assert (code, str(out.parent) in value["error"]["message"]) == (2, True)
+    assert fx("ca", "show", "-C", center.root)[1]["tokens"] == []
+
+
 @pytest.mark.parametrize(
     "options",
     [("bob", "--role", "king"), ("bob", "--role", "aggregator"), ("bob", "--expires", "soon"),
@@ -196,6 +321,15 @@ def test_invitation_needs_a_ca(fx: Fx, party: Workspace) -> None:
 @pytest.mark.parametrize("token", ["nonsense", "fxj1.AAAA", "/nowhere/alice.token"])
 def test_what_is_no_token_is_a_users_mistake(fx: Fx, party: Workspace, token: str) -> None:
     assert fx("join", token, "-C", party.root)[0] == 2
+
+
+def test_a_token_may_be_pasted_with_white_space(
+    fx: Fx, center: Workspace, party: Workspace
+) -> None:
+    token = fx("invite", "bob", "--no-wait", "--address", "localhost:1", "-C", center.root)[1]
+    broken = f" \n{token['token'][:40]}\n  {token['token'][40:]} \n"
+    code, value = fx("join", broken, "-C", party.root)
+    assert (code, "localhost:1" in value["error"]["message"]) == (4, True)  # it was understood
 
 
 def test_token_of_another_federation_is_not_used(

@@ -75,7 +75,7 @@ def test_what_is_no_address_is_misuse(text: str) -> None:
         options.address(text)
 
 
-@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1.5h", "2w", "999999d"])
+@pytest.mark.parametrize("text", ["", "24", "h", "-1h", "1.5h", "2w", "999999d", "0h"])
 def test_other_spans_of_time_are_misuse(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         options.duration(text)

@@ -26,6 +26,23 @@ def test_without_its_extra_the_demo_says_what_to_install(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("option", "given", "most"),
+    [
+        ("--collaborators", "0", "32"),
+        ("--collaborators", "three", "32"),
+        ("--rounds", "0", "10000"),
+    ],
+)
+def test_numbers_out_of_bounds_are_told_with_their_bounds(
+    capsys: pytest.CaptureFixture[str], option: str, given: str, most: str
+) -> None:
+    assert main.run(["demo", option, given]) == 2
+    said = capsys.readouterr().err
+    assert f"'{option}': '{given}' is not a whole number from" in said
+    assert f"to {most}" in said
+
+
 def test_numbered_folders_are_never_shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "fedclave-demo" / "2").mkdir(parents=True)

@@ -169,6 +169,16 @@ def test_workspace_is_created_exported_and_imported(
     assert fx("workspace", "import", "a b.c.zip", "--into", "copy")[0] == 2
 
 
+def test_an_export_names_the_path_that_was_asked_for(
+    fx: Fx, workspace: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for out in (tmp_path, tmp_path / "nowhere" / "a.zip", tmp_path / "notes.txt"):
+        code, value = fx("workspace", "export", "-C", workspace, "--out", out)
+        assert (code, out.name in value["error"]["message"]) == (2, True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_unknown_template_names_the_known_ones(fx: Fx, tmp_path: Path) -> None:
     code, value = fx("workspace", "create", tmp_path / "x", "--template", "what")
     assert code == 2

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models are found by name, with what was measured of them, and copied out verified."""
 
+import errno
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -93,12 +95,25 @@ def test_bfloat16_becomes_float32_in_npz(tmp_path: Path) -> None:
 def test_unknown_format_and_unknown_model_are_refused(
     run_of_two: Workspace, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="unknown"):
+    with pytest.raises(UserError, match="must end in"):
         models.export(models.find(run_of_two.root, "best"), tmp_path / "m.pt", force=False)
     with pytest.raises(UserError, match="no folder"):
         models.export(models.find(run_of_two.root, "best"), tmp_path / "x/m.npz", force=False)
     with pytest.raises(UserError, match="no model"):
         models.find(run_of_two.root, "nothing.safetensors")
+
+
+def test_a_full_disk_names_the_path_that_was_asked_for(
+    run_of_two: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, found = tmp_path / "m.npz", models.find(run_of_two.root, "final")
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(arguments[0]))
+
+    monkeypatch.setattr(zipfile, "ZipFile", full)
+    with pytest.raises(Unavailable, match=f"{out} cannot be written .No space left on device"):
+        models.export(found, out, force=False)
 
 
 def test_damaged_model_is_told(run_of_two: Workspace) -> None:
@@ -148,6 +163,6 @@ def test_a_damaged_journal_is_moved_aside_by_force(run_of_two: Workspace, plan: 
 
     for path in run_of_two.save.glob("federation.db*"):
         path.write_bytes(b"no database" * 1000)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is damaged"):
         run.set_aside(run_of_two, plan, "x", force=False, now=NOW)
     assert run.set_aside(run_of_two, plan, "x", force=True, now=NOW) is not None

@@ -44,6 +44,13 @@ def test_a_key_of_another_certificate_is_refused(tmp_path: Path) -> None:
         Credentials.read(tmp_path / "party", "alice")
 
 
+def test_another_partys_pair_says_whose_it_is(tmp_path: Path) -> None:
+    bob = ca.certify(ca.create(tmp_path), name="bob")
+    bob.replace(tmp_path / "party", "alice")
+    with pytest.raises(UserError, match=r"alice\.pem is .* collaborator 'bob', not of 'alice'"):
+        Credentials.read(tmp_path / "party", "alice")
+
+
 def test_missing_credentials_name_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Certify 'alice' first"):
         Credentials.read(tmp_path, "alice")

@@ -240,8 +240,24 @@ def test_a_name_has_one_role(tmp_path: Path) -> None:
         ca.certify(authority, "collaborator", "agg")
 
 
+@pytest.mark.parametrize("name", ["aggregator", "authority", "chain", "crl"])
+def test_a_collaborator_cannot_have_a_name_with_another_use(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="Choose another name"):
+        ca.certify(ca.create(tmp_path), name=name)
+
+
+def test_the_certificates_of_a_name_that_are_good_now(tmp_path: Path) -> None:
+    authority = ca.create(tmp_path)
+    ca.certify(authority, now=ca.NOW - 8 * DAY)
+    ca.certify(authority, name="bob")
+    alice = ca.certify(authority).leaf
+    assert pki.valid(tmp_path / "cert", "alice", ca.NOW) == [alice]
+    authority.revoke("alice", ca.NOW)
+    assert pki.valid(tmp_path / "cert", "alice", ca.NOW) == []
+
+
 def test_the_services_name_is_reserved(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="enrolment service's"):
+    with pytest.raises(UserError, match="enrolment service"):
         ca.certify(ca.create(tmp_path), "collaborator", "authority")
 
 
