@@ -4,6 +4,7 @@
     FedclaveError
       UserError      you wrote it: a command, a file, a passphrase     exit 2
         PlanError    ... in the plan, all mistakes at once
+        SettingsError  ... in what the plan hands to code
       PeerError      they did it                                       exit 3
         Refused      ... with a stable ``Code``, here or at the peer
       Unavailable    the world: network, disk, a party that is away    exit 4
@@ -100,6 +101,14 @@ class UserError(FedclaveError):
     """The caller's own mistake: fix it and run again."""
 
     exit_code = 2
+
+
+class SettingsError(UserError):
+    """What settings are wrong, unknown or missing; ``mistakes`` has a sentence for each of them."""
+
+    def __init__(self, mistakes: Sequence[tuple[str, str]]) -> None:
+        self.mistakes = tuple(mistakes)
+        super().__init__("; ".join(sentence for _, sentence in mistakes))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,16 @@ wrong type, an impossible value: all are refused before anything starts. What a 
 """
 
 import re
-import reprlib
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
-from math import ceil, isfinite
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fedclave import canonical, yamlfile
+from fedclave import canonical, mistakes, yamlfile
 from fedclave.errors import PlanError, Problem
 from fedclave.messages import On, Scalar
 
@@ -119,7 +119,9 @@ class AssignmentPart(Part):
             raise ValueError("groups and function are two rules. Keep one of them")
         shares = [group.share for group in self.groups]
         if any(shares) and not (all(shares) and sum(s or 0 for s in shares) <= 1 + 1e-9):
-            raise ValueError("shares must be given to every group and add up to at most 1")
+            raise ValueError(
+                "a group has no share, or they add up to more than 1. Give one to every group"
+            )
         return self
 
 
@@ -249,28 +251,107 @@ def parse(text: str | None, file: str = "plan/plan.yaml") -> Plan:
             remedy="Run this in a workspace, or make one with 'fx workspace create'.",
         )
         raise PlanError([missing])
-    document = yamlfile.parse(text, file)
-    try:
-        plan = Plan.model_validate(document.value)
-    except ValidationError as error:
-        raise PlanError(sorted(_problems(error, document), key=lambda p: p.line)) from error
-    problems = [
-        Problem(
-            file=file, line=document.line(at), path=yamlfile.dotted(at), reason=why, remedy=remedy
+    salvaged = salvage(yamlfile.parse(text, file))
+    if salvaged.problems or salvaged.plan is None:
+        raise PlanError(salvaged.problems)
+    return salvaged.plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Salvaged:
+    """A document's mistakes, and the plan that the rest makes: what it names can be checked too.
+
+    ``broken`` are the places where the plan is not the document's: left out, or stood in for.
+    """
+
+    problems: tuple[Problem, ...]  # in file order
+    plan: Plan | None
+    broken: frozenset[yamlfile.Path]
+
+    def is_sound(self, *at: str) -> bool:
+        """Whether this part of the plan is wholly what the document says."""
+        return not any(place[: len(at)] == at or at[: len(place)] == place for place in self.broken)
+
+
+_STANDINS: dict[yamlfile.Path, Any] = {
+    ("schema",): 1,
+    ("name",): "unknown",
+    ("rounds",): 1,
+    ("learner",): {"build": "src.learner:build"},
+    ("learner", "build"): "src.learner:build",
+    ("tasks",): {"train": {"run": "fit"}},
+}
+"""What keeps the place of a key that a plan cannot do without."""
+
+
+def salvage(document: yamlfile.Document) -> Salvaged:
+    """Every mistake that can be seen without running code, also behind other mistakes."""
+    problems: dict[yamlfile.Path, Problem] = {}
+    broken: set[yamlfile.Path] = set()
+    value, plan = deepcopy(document.value), None
+    while plan is None:
+        try:
+            plan = Plan.model_validate(value)
+        except ValidationError as error:
+            found = mistakes.found(error, document, Plan)
+            problems |= {at: p for at, p in found.items() if at not in broken}
+            cuts = {_uncut(at, broken) for at in found}
+            if () in cuts:
+                break
+            for at in cuts:
+                broken |= {at, _cut(value, at)}
+    salvaged = Salvaged(problems=(), plan=plan, broken=frozenset(broken))
+    for at, reason, remedy in _contradictions(salvaged):
+        problems[at] = Problem(
+            file=document.file,
+            line=document.line(at),
+            path=yamlfile.dotted(at),
+            reason=reason,
+            remedy=remedy,
         )
-        for at, why, remedy in _contradictions(plan)
-    ]
-    if problems:
-        raise PlanError(sorted(problems, key=lambda p: p.line))
-    return plan
+    ordered = sorted(problems.values(), key=lambda problem: problem.line)
+    return replace(salvaged, problems=tuple(ordered))
 
 
-def _contradictions(plan: Plan) -> Iterator[tuple[yamlfile.Path, str, str]]:
+def _uncut(at: yamlfile.Path, broken: set[yamlfile.Path]) -> yamlfile.Path:
+    """The place, or the nearest one around it that was not cut out before."""
+    while at in broken:
+        at = at[:-1]
+    return at
+
+
+def _cut(value: Any, at: yamlfile.Path) -> yamlfile.Path:
+    """Take the part at a place out of a document, or put a stand-in there; returns the place.
+
+    A part of a list takes the list with it, a key that is missing the mapping that wants it.
+    """
+    parts = [value]
+    for key in at[:-1]:
+        inner = parts[-1]
+        known = key in inner if isinstance(inner, dict) else False
+        if not known:
+            return _cut(value, at[: len(parts) - 1]) if len(parts) > 1 else at
+        parts.append(inner[key])
+    if at in _STANDINS:
+        parts[-1][at[-1]] = deepcopy(_STANDINS[at])
+    elif isinstance(parts[-1], dict) and at[-1] in parts[-1]:
+        del parts[-1][at[-1]]
+        if not parts[-1] and at[:-1] in _STANDINS:
+            parts[-2][at[-2]] = deepcopy(_STANDINS[at[:-1]])
+    elif len(at) > 1:
+        return _cut(value, at[:-1])
+    return at
+
+
+def _contradictions(salvaged: Salvaged) -> Iterator[tuple[yamlfile.Path, str, str]]:
+    plan, is_sound = salvaged.plan, salvaged.is_sound
+    if plan is None:
+        return
     at: yamlfile.Path
     known = ", ".join(plan.tasks)
     for g, group in enumerate(plan.assignment.groups):
         for t, task in enumerate(group.tasks):
-            if task not in plan.tasks:
+            if task not in plan.tasks and is_sound("tasks"):
                 at = ("assignment", "groups", g, "tasks", t)
                 yield at, f"no task is called {task!r}", f"Tasks here: {known}."
         if group.members is not None and group.share is not None:
@@ -282,106 +363,11 @@ def _contradictions(plan: Plan) -> Iterator[tuple[yamlfile.Path, str, str]]:
         measured = on is not None and series[1] in on
     else:
         measured = on == () and len(series) == 2
-    if not measured and "best" in plan.model_fields_set:
+    if not measured and "best" in plan.model_fields_set and is_sound("tasks") and is_sound("best"):
         remedy = (
             "Write TASK/METRIC, or TASK/global/METRIC for a task that measures the global model."
         )
         yield ("best", "metric"), f"no task measures {plan.best.metric!r}", remedy
-    if plan.quorum.minimum > plan.fold.max_members:
+    if plan.quorum.minimum > plan.fold.max_members and is_sound("quorum") and is_sound("fold"):
         reason = f"{plan.quorum.minimum} is more than fold.max_members ({plan.fold.max_members})"
         yield ("quorum", "minimum"), reason, "Raise fold.max_members or lower quorum.minimum."
-
-
-_EXPECTED = {
-    "int_type": "int",
-    "int_from_float": "int",
-    "float_type": "float",
-    "string_type": "str",
-    "bool_type": "bool",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "tuple_type": "a list",
-}
-_BOUNDS = {
-    "greater_than": ("must be more than {gt}", "Raise it."),
-    "greater_than_equal": ("must be at least {ge}", "Raise it."),
-    "less_than": ("must be less than {lt}", "Lower it."),
-    "less_than_equal": ("must be at most {le}", "Lower it."),
-    "literal_error": ("must be {expected}", ""),
-    "finite_number": ("must be a finite number", ""),
-    "too_short": ("must not be empty", "Add one."),
-}
-_NAME_FORM = (
-    "a name",
-    "Names are 1 to 64 letters, digits, dots, dashes and underscores, and begin and end with a"
-    " letter or digit.",
-)
-_FORMS = {
-    "build": ("a reference", "Write MODULE:FUNCTION, for example src.learner:build."),
-    "function": ("a reference", "Write MODULE:FUNCTION, for example src.assignment:assign."),
-    "device": ("a device", "Write auto, cpu, cuda or cuda:N."),
-    "run": ("a method's name", "Write the name of the learner's method, for example fit."),
-    "address": ("an address", "Write HOST:PORT, for example aggregator.example.org:8443."),
-}
-"""What keys with a pattern want; all others are names."""
-
-
-def _problems(error: ValidationError, document: yamlfile.Document) -> Iterator[Problem]:
-    seen = set()
-    for item in error.errors(include_url=False):
-        at = document.within(item["loc"])
-        shown = (*at, item["loc"][len(at)]) if item["type"] == "missing" else at
-        reason, remedy = _sentence(item, at)
-        if shown not in seen:  # a union reports once for each of its members
-            seen.add(shown)
-            yield Problem(
-                file=document.file,
-                line=document.line(at),
-                path=yamlfile.dotted(shown),
-                reason=reason,
-                remedy=remedy,
-            )
-
-
-def _sentence(item: Any, at: yamlfile.Path) -> tuple[str, str]:
-    kind, value, context = item["type"], item["input"], item.get("ctx", {})
-    got = "nothing" if value is None else reprlib.repr(value)
-    if kind == "extra_forbidden":
-        return "unknown key", _suggestion(str(at[-1]), _keys_beside(at))
-    if kind == "missing":
-        return "missing", "Add it."
-    if kind == "value_error":
-        reason, _, remedy = str(context["error"]).partition(". ")
-        return reason, remedy and remedy + "."
-    if len(item["loc"]) > len(at) and not (isinstance(value, float) and not isfinite(value)):
-        return f"expected one value, got {got}", "Write a number, a text, true or false."
-    if len(item["loc"]) > len(at):
-        return f"must be a finite number, got {got}", ""
-    if kind in _EXPECTED:
-        typed = got if value is None else f"{type(value).__name__} {got}"
-        if kind == "string_type" and type(value) in (int, float, bool):
-            return f"expected str, got {typed}", "Write it in quotes."
-        quoted = isinstance(value, str) and re.fullmatch(
-            r"[-+]?[0-9.]{1,20}([eE][-+]?[0-9]{1,3})?", value
-        )
-        remedy = "Write it without quotes." if quoted and kind in ("int_type", "float_type") else ""
-        return f"expected {_EXPECTED[kind]}, got {typed}", remedy
-    if kind == "string_pattern_mismatch":
-        key = next(part for part in reversed(at) if isinstance(part, str))
-        kind, remedy = _FORMS.get(key, _NAME_FORM)
-        return f"{got} has not the form of {kind}", remedy
-    reason, remedy = _BOUNDS.get(kind, (item["msg"], ""))
-    return f"{reason.format(**context)}, got {got}", remedy
-
-
-def _suggestion(key: str, known: list[str]) -> str:
-    near = get_close_matches(key, known, n=1)
-    return (f"Did you mean {near[0]!r}? " if near else "") + f"Keys here: {', '.join(known)}."
-
-
-def _keys_beside(at: yamlfile.Path) -> list[str]:
-    model: Any = Plan
-    for part in at[:-1]:
-        inner = [kind for kind in get_args(model) if kind is not ...]
-        model = inner[-1] if inner else model.model_fields[part].annotation
-    return [field.alias or name for name, field in model.model_fields.items()]

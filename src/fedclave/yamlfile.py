@@ -76,21 +76,23 @@ def read(path: pathlib.Path) -> str:
         reason = f"byte 0x{data[error.start]:02x} is not UTF-8"
         raise _error(str(path), line, "", reason, "Save the file as UTF-8.") from error
     except FileNotFoundError as error:
-        raise _error(str(path), 0, "", "no such file", "") from error
+        raise _error(str(path), 0, "", "no such file", "Make it, or name another.") from error
     except OSError as error:
-        raise _error(str(path), 0, "", f"cannot be read: {error.strerror}", "") from error
+        reason = f"cannot be read: {error.strerror}"
+        raise _error(str(path), 0, "", reason, "Change its mode, or name another.") from error
 
 
 def parse(text: str, file: str) -> Document:
     """Parse one YAML document. Raises ``PlanError`` with the line of the first mistake."""
     if len(text) > MAX_SIZE:
-        raise _error(file, 1, "", f"the file is longer than {MAX_SIZE} characters", "")
+        reason = f"the file is longer than {MAX_SIZE} characters"
+        raise _error(file, 1, "", reason, "Shorten it.")
     try:
         _refuse_hazards(text, file)
         loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
-            raise _error(file, 1, "", "the file is empty", "")
+            raise _error(file, 1, "", "the file is empty", "Write KEY: VALUE lines.")
         lines: dict[Path, int] = {}
         _walk(node, (), lines, file)
         return Document(file, loader.construct_document(node), lines)
@@ -101,9 +103,12 @@ def parse(text: str, file: str) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = f"not YAML: {getattr(error, 'problem', None) or error}"
-        raise _error(file, mark.line + 1 if mark else 1, "", reason, "") from error
+        remedy = "Correct this line, or the one before it."
+        if "'\\t'" in reason:
+            remedy = "Indent with spaces, not tabs."
+        raise _error(file, mark.line + 1 if mark else 1, "", reason, remedy) from error
     except RecursionError as error:
-        raise _error(file, 1, "", "nested too deeply", "") from error
+        raise _error(file, 1, "", "nested too deeply", "Write it flatter.") from error
 
 
 def dotted(at: Path) -> str:

@@ -168,7 +168,7 @@ def test_the_own_task_and_rules_of_the_howto_are_accepted(tmp_path: Path) -> Non
         if at == page:
             whole |= yamlfile.parse(code, page).value
             workspace.plan.write_text(yaml.safe_dump(whole, sort_keys=False))
-            assemble.check(workspace, load(workspace.plan))
+            assemble.check(workspace)
     given = assemble.assignment_function(workspace, load(workspace.plan))
     assert given is not None
     assert given(1, ["a", "b"], Random(1)) == {m: ["train", "validate"] for m in "ab"}

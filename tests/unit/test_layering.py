@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "src" / "fedclave"
-GROUND = {"__version__", "canonical", "errors", "messages", "plan", "tensors", "yamlfile"}
+GROUND = {
+    "__version__",
+    "canonical",
+    "errors",
+    "messages",
+    "mistakes",
+    "plan",
+    "tensors",
+    "yamlfile",
+}
 MIDDLE = {"algorithms", "privacy", "trust", "learners"}
 BELOW = {
     **dict.fromkeys(MIDDLE, GROUND),

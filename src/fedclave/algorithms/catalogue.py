@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedclave.algorithms.core import Algorithm
 from fedclave.algorithms.folds import Range
 from fedclave.algorithms.servers import fedavg
-from fedclave.errors import UserError
+from fedclave.errors import SettingsError, UserError
 from fedclave.messages import Scalar
 
 
@@ -41,11 +41,14 @@ def make(name: str, settings: Mapping[str, Scalar], bounds: Range) -> Algorithm:
     entry = CATALOGUE.get(name)
     if entry is None:
         raise UserError(f"no algorithm is called {name!r}. Known: {', '.join(CATALOGUE)}")
+    mistakes = []
     for keyword, value in settings.items():
         if keyword not in entry.keywords:
-            raise UserError(
-                f"{name} takes no {keyword!r}. Its keywords: {', '.join(entry.keywords)}"
-            )
-        if type(value) not in (int, float):
-            raise UserError(f"{name}.{keyword}: expected a number, got {value!r}")
+            known = ", ".join(entry.keywords)
+            mistakes.append((keyword, f"{name} takes no {keyword!r}. Its keywords: {known}"))
+        elif type(value) not in (int, float):
+            wanted = f"{name}.{keyword}: expected a number, got {value!r}"
+            mistakes.append((keyword, f"{wanted}. Write a number, without quotes"))
+    if mistakes:
+        raise SettingsError(mistakes)
     return entry.factory(bounds, **settings)

@@ -15,7 +15,6 @@ from datetime import datetime
 from itertools import count, islice
 from pathlib import Path
 
-from fedclave import plan
 from fedclave.cli import run
 from fedclave.errors import Bug, UserError
 from fedclave.plan import Plan
@@ -90,8 +89,7 @@ def make(root: Path, party_names: Sequence[str], rounds: int, seed: int, now: da
     (root / ".gitignore").write_text("*\n", encoding="utf-8")  # keys, data, models: not for git
     aggregator = layout.create(TEMPLATE, root / "aggregator")
     _set(aggregator.plan, rounds=rounds, seed=seed)
-    loaded = plan.load(aggregator.plan)
-    assemble.check(aggregator, loaded)
+    loaded = assemble.check(aggregator)
     run.begin(aggregator, loaded, assemble.initial(aggregator, loaded, loaded.seed))
     members.set_members(aggregator, party_names)
     packed = root / "workspace.zip"

@@ -24,9 +24,10 @@ def check(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
     Builds the learner and asks for its weights, without data. Trains nothing.
     """
     opened, plan = _checked(workspace)
+    rounds = console.count(plan.rounds, "round")
     console.answer(
         {"plan": plan.digest, "file": opened.plan, "name": plan.name, "rounds": plan.rounds},
-        [f"{opened.plan} is good: {plan.name}, {plan.rounds} rounds, digest {plan.digest}"],
+        [f"{opened.plan} is good: {plan.name}, {rounds}, digest {plan.digest}"],
         as_json,
     )
 
@@ -109,10 +110,7 @@ def show(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
 
 
 def _checked(folder: Path) -> "tuple[Workspace, Plan]":
-    from fedclave.plan import load
     from fedclave.workspace import assemble, layout
 
     opened = layout.open_(folder)
-    plan = load(opened.plan)
-    assemble.check(opened, plan)
-    return opened, plan
+    return opened, assemble.check(opened)

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from fedclave.errors import Code, Refused, UserError
+from fedclave.errors import Code, Refused, SettingsError, UserError
 from fedclave.messages import Fit, Pull, Scalar, Task
 from fedclave.tensors import BFLOAT16, Array, Tensors
 
@@ -85,7 +85,11 @@ def checked(fit: Fit, params: Tensors) -> Fit:
     if isinstance(fit.examples, bool) or not isinstance(fit.examples, int | np.integer):
         raise Refused(Code.BAD_WEIGHT, f"examples must be an int, got {fit.examples!r}")
     if fit.examples < 1:
-        raise Refused(Code.BAD_WEIGHT, f"the learner used {fit.examples} examples; it needs data")
+        raise Refused(
+            Code.BAD_WEIGHT,
+            f"the learner says that it used {fit.examples} examples. It must be 1 or more: without"
+            " data a party has nothing to give",
+        )
     metrics = {name: _metric(name, value) for name, value in fit.metrics.items()}
     if fit.params is not None:
         difference = differs(params, fit.params)
@@ -142,14 +146,18 @@ def check_settings(
         for parameter in inspect.signature(taker).parameters.values():
             if _is_setting(parameter) and parameter.name not in given:
                 allowed.setdefault(parameter.name, parameter)
+    mistakes = []
     for name, value in settings.items():
         if name not in allowed:
             known = ", ".join(allowed) or "none"
-            raise UserError(f"{what} takes no setting {name!r}. It takes: {known}")
-        _check_type(what, allowed[name], value)
+            mistakes.append((name, f"{what} takes no setting {name!r}. It takes: {known}"))
+        elif wrong := _wrong_type(what, allowed[name], value):
+            mistakes.append((name, wrong))
     for name, parameter in allowed.items():
         if parameter.default is parameter.empty and name not in settings:
-            raise UserError(f"{what} needs the setting {name!r}. Give it in the plan")
+            mistakes.append((name, f"{what} needs the setting {name!r}. Give it in the plan"))
+    if mistakes:
+        raise SettingsError(mistakes)
 
 
 def accepted(taker: Callable[..., Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,14 +222,13 @@ _SIMPLE: dict[object, type] = {t: t for t in (bool, int, float, str)} | {
 }
 
 
-def _check_type(what: str, parameter: inspect.Parameter, value: Scalar) -> None:
+def _wrong_type(what: str, parameter: inspect.Parameter, value: Scalar) -> str:
     expected = _SIMPLE.get(parameter.annotation)
     fits = type(value) is expected or (expected is float and type(value) is int)
-    if expected is not None and not fits:
-        got = f"{type(value).__name__} {value!r}"
-        raise UserError(
-            f"{what}: the setting {parameter.name!r} must be {expected.__name__}, got {got}"
-        )
+    if expected is None or fits:
+        return ""
+    got = f"{type(value).__name__} {value!r}"
+    return f"{what}: the setting {parameter.name!r} must be {expected.__name__}, got {got}"
 
 
 def _is_setting(parameter: inspect.Parameter) -> bool:

@@ -6,7 +6,7 @@ The import itself is ``workspace.importing``. Mistakes in the workspace's code a
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ import numpy as np
 from fedclave import yamlfile
 from fedclave.algorithms import catalogue
 from fedclave.algorithms.folds import Range
-from fedclave.errors import FedclaveError, PlanError, Problem, UserError
+from fedclave.errors import FedclaveError, PlanError, Problem, SettingsError, UserError
 from fedclave.learners.base import (
     PRIVATE,
     Checking,
@@ -26,7 +26,7 @@ from fedclave.learners.base import (
     check_settings,
     is_finite,
 )
-from fedclave.plan import Plan
+from fedclave.plan import Plan, Salvaged, salvage
 from fedclave.tensors import Tensors, layout_of
 from fedclave.workspace.importing import TOP, Sources
 from fedclave.workspace.layout import Workspace
@@ -100,15 +100,19 @@ def assignment_function(workspace: Workspace, plan: Plan) -> UserFunction | None
     return assign
 
 
-def check(workspace: Workspace, plan: Plan) -> None:
-    """Raise ``PlanError`` with everything that the plan names in code and that is not there.
+def check(workspace: Workspace) -> Plan:
+    """The plan, if all that it says and all that it names in code is good.
 
-    Runs ``build`` and ``weights()`` of the workspace, as ``fx plan initialize`` would. No data.
+    Raises ``PlanError`` with every mistake. Runs ``build`` and ``weights()`` of the workspace, as
+    ``fx plan initialize`` would, without data.
     """
-    document = yamlfile.parse(workspace.plan.read_text(encoding="utf-8"), str(workspace.plan))
-    problems = [_problem(document, at, str(error)) for at, error in _mistakes(workspace, plan)]
-    if problems:
+    document = yamlfile.parse(yamlfile.read(workspace.plan), str(workspace.plan))
+    salvaged = salvage(document)
+    named = _mistakes(workspace, salvaged, salvaged.plan) if salvaged.plan else ()
+    problems = [*salvaged.problems, *(_problem(document, at, str(error)) for at, error in named)]
+    if problems or salvaged.plan is None:
         raise PlanError(sorted(problems, key=lambda problem: problem.line))
+    return salvaged.plan
 
 
 def bounds(plan: Plan) -> Range:
@@ -122,29 +126,61 @@ def bounds(plan: Plan) -> Range:
     )
 
 
-def _mistakes(workspace: Workspace, plan: Plan) -> Iterator[tuple[yamlfile.Path, UserError]]:
-    """Each mistake with the part of the plan that it is about."""
-    try:
-        catalogue.make(plan.algorithm.name, plan.algorithm.settings, bounds(plan))
-    except UserError as error:
-        yield ("algorithm",), error
-    try:
-        assignment_function(workspace, plan)
-    except UserError as error:
-        yield ("assignment", "function"), error
+_Mistake = tuple[yamlfile.Path, str]
+
+
+def _mistakes(workspace: Workspace, salvaged: Salvaged, plan: Plan) -> Iterator[_Mistake]:
+    """Each mistake in what the plan names, and where; what is broken itself is not judged."""
+    is_sound = salvaged.is_sound
+    if is_sound("algorithm", "name"):
+        try:
+            catalogue.make(plan.algorithm.name, plan.algorithm.settings, bounds(plan))
+        except UserError as error:
+            yield from _placed(error, ("algorithm",), "name")
+    if is_sound("assignment", "function"):
+        try:
+            assignment_function(workspace, plan)
+        except UserError as error:
+            yield ("assignment", "function"), str(error)
+    if is_sound("learner", "build") and is_sound("learner", "settings"):
+        made = yield from _built(workspace, plan)
+        for name, task in plan.tasks.items():
+            if isinstance(made, Checking) and is_sound("tasks", name):
+                try:
+                    made.check(task.run, task.settings)
+                except UserError as error:
+                    yield from _placed(error, ("tasks", name), "run")
+
+
+def _built(workspace: Workspace, plan: Plan) -> Generator[_Mistake, None, Learner | None]:
+    """The mistakes of the learner; returns it, made without the settings that are wrong."""
     site = Site(member="check", data=None, device="cpu", seed=plan.seed)
+    at = ("learner", "build")
     try:
-        made = learner(workspace, plan, site)
+        try:
+            made = learner(workspace, plan, site)
+        except SettingsError as error:
+            yield from _placed(error, ("learner", "settings"), "")
+            wrong = dict(error.mistakes)
+            right = {k: v for k, v in plan.learner.settings.items() if k not in wrong}
+            part = plan.learner.model_copy(update={"settings": right})
+            try:
+                made = learner(workspace, plan.model_copy(update={"learner": part}), site)
+            except SettingsError:  # one that it cannot do without
+                return None
         _weights(workspace, made)
     except UserError as error:
-        yield ("learner", "build"), error
-        return
-    for name, task in plan.tasks.items():
-        try:
-            if isinstance(made, Checking):
-                made.check(task.run, task.settings)
-        except UserError as error:
-            yield ("tasks", name), error
+        yield at, str(error)
+        return None
+    return made
+
+
+def _placed(error: UserError, at: yamlfile.Path, otherwise: str) -> Iterator[_Mistake]:
+    """The mistakes of settings at their own keys; any other at the key that named the code."""
+    if isinstance(error, SettingsError):
+        yield from (((*at, name), sentence) for name, sentence in error.mistakes)
+    else:
+        yield (*at, otherwise), str(error)
 
 
 def _problem(document: yamlfile.Document, at: yamlfile.Path, message: str) -> Problem:
@@ -152,7 +188,7 @@ def _problem(document: yamlfile.Document, at: yamlfile.Path, message: str) -> Pr
     return Problem(
         file=document.file,
         line=document.line(at),
-        path=".".join(map(str, at)),
+        path=yamlfile.dotted(at),
         reason=reason.rstrip("."),
         remedy=remedy and remedy.rstrip(".") + ".",
     )

@@ -79,7 +79,7 @@ def test_digest_names_what_was_agreed_and_not_how_it_was_written() -> None:
 
 ONE_MISTAKE = [
     # (what is replaced, by what, the message after "plan.yaml:")
-    ("schema: 1", "schema: 2", "1 schema: must be 1, got 2."),
+    ("schema: 1", "schema: 2", "1 schema: must be 1, got 2. Write 1."),
     ("name: digits", "name: -digits", f"2 name: '-digits' has not the form of a name. {NAMES}"),
     ("name: digits", "name: a b", f"2 name: 'a b' has not the form of a name. {NAMES}"),
     ("name: digits", "name: 5", "2 name: expected str, got int 5. Write it in quotes."),
@@ -89,10 +89,10 @@ ONE_MISTAKE = [
         "rounds: '20'",
         "3 rounds: expected int, got str '20'. Write it without quotes.",
     ),
-    ("rounds: 20", "rounds: many", "3 rounds: expected int, got str 'many'."),
-    ("rounds: 20", "rounds: true", "3 rounds: expected int, got bool True."),
-    ("rounds: 20", "rounds: 2.0", "3 rounds: expected int, got float 2.0."),
-    ("rounds: 20", "rounds:", "3 rounds: expected int, got nothing."),
+    ("rounds: 20", "rounds: many", "3 rounds: expected int, got str 'many'. Write a whole number."),
+    ("rounds: 20", "rounds: true", "3 rounds: expected int, got bool True. Write a whole number."),
+    ("rounds: 20", "rounds: 2.0", "3 rounds: expected int, got float 2.0. Write a whole number."),
+    ("rounds: 20", "rounds:", "3 rounds: expected int, got nothing. Write a whole number."),
     ("rounds: 20", "rounds: 0", "3 rounds: must be at least 1, got 0. Raise it."),
     ("rounds: 20", "rounds: 1000001", "3 rounds: must be at most 1000000, got 1000001. Lower it."),
     ("rounds: 20", "rounds: 20\nseed: -1", "4 seed: must be at least 0, got -1. Raise it."),
@@ -116,12 +116,13 @@ ONE_MISTAKE = [
     (
         "{build: src.learner:build}",
         "{build: src.learner:build, settings: {rate: .nan}}",
-        "4 learner.settings.rate: must be a finite number, got nan.",
+        "4 learner.settings.rate: must be a finite number, got nan. Write an ordinary number.",
     ),
     (
         "{build: src.learner:build}",
         "{build: src.learner:build, optimizer_state: forget}",
-        "4 learner.optimizer_state: must be 'reset' or 'keep', got 'forget'.",
+        "4 learner.optimizer_state: must be 'reset' or 'keep', got 'forget'. Write 'reset' or"
+        " 'keep'.",
     ),
     (
         "epochs: 1",
@@ -132,12 +133,13 @@ ONE_MISTAKE = [
     (
         "on: [global, local]",
         "on: [everywhere]",
-        "7 tasks.validate.on[0]: must be 'global' or 'local', got 'everywhere'.",
+        "7 tasks.validate.on[0]: must be 'global' or 'local', got 'everywhere'. Write 'global' or"
+        " 'local'.",
     ),
     (
         "on: [global, local]",
         "on: global",
-        "7 tasks.validate.on: expected a list, got str 'global'.",
+        "7 tasks.validate.on: expected a list, got str 'global'. Write [ONE, ANOTHER].",
     ),
 ]
 ONE_ADDED = [
@@ -152,10 +154,13 @@ ONE_ADDED = [
         "assignment: {groups: [{name: a, tasks: [train], size: 2}]}",
         "8 assignment.groups[0].size: unknown key. Keys here: name, tasks, members, share.",
     ),
-    ("quorum: 3", "8 quorum: expected a mapping, got int 3."),
+    ("quorum: 3", "8 quorum: expected a mapping, got int 3. Write KEY: VALUE lines."),
     ("quorum: {fraction: 0}", "8 quorum.fraction: must be more than 0.0, got 0. Raise it."),
     ("quorum: {fraction: 1.5}", "8 quorum.fraction: must be at most 1.0, got 1.5. Lower it."),
-    ("quorum: {deadline_s: .inf}", "8 quorum.deadline_s: must be a finite number, got inf."),
+    (
+        "quorum: {deadline_s: .inf}",
+        "8 quorum.deadline_s: must be a finite number, got inf. Write an ordinary number.",
+    ),
     ("quorum: {deadline_s: 0}", "8 quorum.deadline_s: must be more than 0.0, got 0. Raise it."),
     (
         "quorum: {minimum: 500}",
@@ -182,11 +187,13 @@ ONE_ADDED = [
     (
         "assignment: {groups: [{name: a, tasks: [train], share: 0.6},"
         " {name: b, tasks: [train], share: 0.6}]}",
-        "8 assignment: shares must be given to every group and add up to at most 1.",
+        "8 assignment: a group has no share, or they add up to more than 1. Give one to every"
+        " group.",
     ),
     (
         "assignment: {groups: [{name: a, tasks: [train], share: 0.6}, {name: b, tasks: [train]}]}",
-        "8 assignment: shares must be given to every group and add up to at most 1.",
+        "8 assignment: a group has no share, or they add up to more than 1. Give one to every"
+        " group.",
     ),
     (
         "assignment: {function: 'src.who:assign', groups: [{name: a, tasks: [train]}]}",
@@ -199,7 +206,10 @@ ONE_ADDED = [
     ),
     ("best: {metric: validate/loss}", f"8 best.metric: no task measures 'validate/loss'. {METRIC}"),
     ("best: {metric: loss}", f"8 best.metric: no task measures 'loss'. {METRIC}"),
-    ("best: {direction: up}", "8 best.direction: must be 'max' or 'min', got 'up'."),
+    (
+        "best: {direction: up}",
+        "8 best.direction: must be 'max' or 'min', got 'up'. Write 'max' or 'min'.",
+    ),
     (
         "network: {address: https://example.org}",
         "8 network.address: 'https://example.org' has not the form of an address. Write HOST:PORT,"
@@ -240,7 +250,7 @@ def test_all_mistakes_are_told_at_once_in_file_order() -> None:
     text = "schema: 1\nname: digits\nrounds: x\nlearner: {build: 3}\nextra: 1\nseed: -1\n"
     assert mistakes(text) == [
         "plan.yaml:1 tasks: missing. Add it.",
-        "plan.yaml:3 rounds: expected int, got str 'x'.",
+        "plan.yaml:3 rounds: expected int, got str 'x'. Write a whole number.",
         "plan.yaml:4 learner.build: expected str, got int 3. Write it in quotes.",
         f"plan.yaml:5 extra: unknown key. {TOP}",
         "plan.yaml:6 seed: must be at least 0, got -1. Raise it.",
@@ -260,9 +270,9 @@ def test_plan_without_tasks_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- a\n", "expected a mapping, got list ['a']."),
-        ("hello\n", "expected a mapping, got str 'hello'."),
-        ("", "the file is empty."),
+        ("- a\n", "expected a mapping, got list ['a']. Write KEY: VALUE lines."),
+        ("hello\n", "expected a mapping, got str 'hello'. Write KEY: VALUE lines."),
+        ("", "the file is empty. Write KEY: VALUE lines."),
     ],
 )
 def test_file_that_is_no_mapping_is_refused(text: str, message: str) -> None:
@@ -329,3 +339,47 @@ def test_fraction_bits_are_what_the_bounds_leave(
     part = plan.FoldPart(limit=limit, max_weight=weight, max_members=members)
     assert part.fraction_bits == bits
     assert limit * weight * members * 2**bits <= 2**62
+
+
+@pytest.mark.parametrize(
+    ("added", "lines"),
+    [
+        ("rounds: 5\nquorum: {minimum: 500, fraction: 0}", None),
+        ("seed: -1\nquorum: {minimum: 500}", ["9 quorum.minimum: 500 is more", "8 seed: must"]),
+        (
+            "seed: x\nassignment: {sample: 2, function: 's.a:b', groups: [{name: a, tasks: []}]}",
+            ["9 assignment: groups and function", "8 seed: expected", "9 assignment.sample: must"],
+        ),
+        ("seed: x\nbest: {metric: loss}", ["9 best.metric: no task measures", "8 seed: expected"]),
+        (
+            "seed: x\nassignment: {groups: [{name: a, tasks: [tain]}, {tasks: [x]}]}",
+            ["8 seed: expected", "9 assignment.groups[1].name: missing"],
+        ),
+    ],
+)
+def test_a_mistake_hides_no_other(added: str, lines: list[str] | None) -> None:
+    found = mistakes(MINIMAL + added + "\n")
+    if lines is None:  # YAML itself: nothing behind it can be trusted
+        assert len(found) == 1 and "duplicate key" in found[0]
+        return
+    assert len(found) == len(lines)
+    for start in lines:
+        assert any(text.startswith(f"plan.yaml:{start}") for text in found), found
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "count"),
+    [
+        ("{run: evaluate, on: [global, local]}", "{on: [global], rn: evaluate}", 1),
+        ("{run: evaluate, on: [global, local]}", "{run: 3, on: [global, local]}", 1),
+        ("tasks:", "tasks: 3\nother:", 2),
+        ("learner: {build: src.learner:build}", "learner: [1]", 1),
+        ("  train: {run: fit, epochs: 1}\n", "", 0),
+    ],
+)
+def test_what_a_mistake_leaves_out_makes_no_other(old: str, new: str, count: int) -> None:
+    """A plan names what another part defines: that part's own mistake is told, once."""
+    text = MINIMAL + "best: {metric: validate/global/accuracy}\n"
+    assert text.count(old) == 1
+    found = mistakes(text.replace(old, new)) if count else []
+    assert len(found) == count, found

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from fedclave import yamlfile
 from fedclave.errors import PlanError
 
+CORRECT = "Correct this line, or the one before it."
+
 
 @pytest.mark.parametrize(
     ("text", "value"),
@@ -76,8 +78,8 @@ LAUGHS = "a: &a [lol]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "f.yaml:1: the file is empty."),
-        ("# only a note\n", "f.yaml:1: the file is empty."),
+        ("", "f.yaml:1: the file is empty. Write KEY: VALUE lines."),
+        ("# only a note\n", "f.yaml:1: the file is empty. Write KEY: VALUE lines."),
         (
             LAUGHS,
             "f.yaml:2: YAML aliases are refused. Write the value out: aliases can grow a small "
@@ -108,12 +110,13 @@ LAUGHS = "a: &a [lol]\n" + "".join(
         ('a: "\\ud800"\n', "f.yaml:1: '\\ud800' has half of a surrogate pair. Remove it."),
         (
             "a: 1\n\tb: 2\n",
-            "f.yaml:2: not YAML: found character '\\t' that cannot start any token.",
+            "f.yaml:2: not YAML: found character '\\t' that cannot start any token. Indent with"
+            " spaces, not tabs.",
         ),
-        ("a: [1\nb: 2\n", "f.yaml:2: not YAML: expected ',' or ']', but got ':'."),
-        ("a: 1\n---\nb: 2\n", "f.yaml:2: not YAML: but found another document."),
-        ("[" * 5000 + "]" * 5000, "f.yaml:1: nested too deeply."),
-        (" " * (2**20 + 1), "f.yaml:1: the file is longer than 1048576 characters."),
+        ("a: [1\nb: 2\n", f"f.yaml:2: not YAML: expected ',' or ']', but got ':'. {CORRECT}"),
+        ("a: 1\n---\nb: 2\n", f"f.yaml:2: not YAML: but found another document. {CORRECT}"),
+        ("[" * 5000 + "]" * 5000, "f.yaml:1: nested too deeply. Write it flatter."),
+        (" " * (2**20 + 1), "f.yaml:1: the file is longer than 1048576 characters. Shorten it."),
     ],
     ids=lambda text: repr(text[:24]),
 )

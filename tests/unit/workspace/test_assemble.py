@@ -60,7 +60,7 @@ def make(tmp_path):
 
 def problems(workspace, plan):
     with pytest.raises(PlanError) as error:
-        assemble.check(workspace, plan)
+        assemble.check(workspace)
     return [(p.line, p.path, p.reason, p.remedy) for p in error.value.problems]
 
 
@@ -69,7 +69,7 @@ def test_templates_are_checked_and_have_weights(name, tmp_path):
     pytest.importorskip("torch" if name.startswith("torch") else "numpy")
     workspace = create(name, tmp_path / "dots. and spaces \u00fc")
     plan = plans.load(workspace.plan)
-    assemble.check(workspace, plan)
+    assemble.check(workspace)
     assert all(np.isfinite(a).all() for a in assemble.initial(workspace, plan, 1).values())
 
 
@@ -209,7 +209,8 @@ def test_mistakes_in_the_users_code_have_file_line_and_reason(make, name):
     workspace, plan = make(**files)
     with pytest.raises(UserError, match=words):
         assemble.learner(workspace, plan, SITE)
-    assert problems(workspace, plan)[0][:2] == (4, "learner.build")
+    place = "learner.settings.size" if name == "needs a setting" else "learner.build"
+    assert problems(workspace, plan)[0][:2] == (4, place)
 
 
 def test_the_place_of_an_error_in_a_task_is_the_users_line(make):
@@ -232,14 +233,55 @@ def test_all_mistakes_come_at_once_with_their_lines(make):
     plan += "algorithm: {name: fedsgd}\nassignment: {function: src.learner:assign}\n"
     found = problems(*make(plan=plan))
     assert [(line, path) for line, path, _, _ in found] == [
-        (6, "tasks.train"),
-        (7, "tasks.validate"),
-        (8, "algorithm"),
+        (6, "tasks.train.epoch"),
+        (7, "tasks.validate.run"),
+        (8, "algorithm.name"),
         (9, "assignment.function"),
     ]
     assert found[0][2:] == ("Model.fit takes no setting 'epoch'", "It takes: epochs.")
     assert found[1][3] == "It can run: evaluate, fit."
     assert "fedavg" in found[2][3]
+
+
+def test_mistakes_of_the_schema_hide_none_in_what_is_named(make):
+    text = PLAN.replace("rounds: 2", "rounds: many").replace(
+        "name: test", "name: test\ncolour: red"
+    )
+    text = text.replace("build}", "build, settings: {sice: 3, size: big}}")
+    text = text.replace("{run: fit}", "{run: fit, epoch: 3, epochs: x}")
+    text = text.replace("on: [global]", "on: [globe]")
+    text += "algorithm: {name: fedavg, rate: 1, learning_rate: fast}\n"
+    text += "assignment: {function: src.nobody:assign, sample: 3}\nquorum: {minimum: 500}\n"
+    workspace = make()[0]
+    workspace.plan.write_text(text)
+    assert [(line, path) for line, path, _, _ in problems(workspace, None)] == [
+        (3, "colour"),
+        (4, "rounds"),
+        (5, "learner.settings.sice"),
+        (5, "learner.settings.size"),
+        (7, "tasks.train.epoch"),
+        (7, "tasks.train.epochs"),
+        (8, "tasks.validate.on[0]"),
+        (9, "algorithm.rate"),
+        (9, "algorithm.learning_rate"),
+        (10, "assignment.sample"),
+        (10, "assignment.function"),
+        (11, "quorum.minimum"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("src.learner:build", "src/learner.py"),
+        ("build}", "build, settings: {size: [1]}}"),
+        ("{run: fit}", "{run: 3}"),
+    ],
+)
+def test_what_is_broken_itself_is_not_judged_further(make, old, new):
+    workspace = make()[0]
+    workspace.plan.write_text(PLAN.replace(old, new))
+    assert len(problems(workspace, None)) == 1
 
 
 def test_a_setting_of_build_that_it_does_not_take_is_found(make):
@@ -264,7 +306,7 @@ def test_weights_that_cannot_travel_are_found(make, weights, words):
     with pytest.raises(UserError, match=words):
         assemble.initial(workspace, plan, 1)
     with pytest.raises(PlanError, match=words):
-        assemble.check(workspace, plan)
+        assemble.check(workspace)
 
 
 ASSIGN = PLAN + "assignment: {function: src.who:assign}\n"
@@ -273,7 +315,7 @@ ASSIGN = PLAN + "assignment: {function: src.who:assign}\n"
 def test_the_users_assignment_function_is_called(make):
     source = "def assign(round, members, rng):\n    return {members[round]: ['train']}\n"
     workspace, plan = make(plan=ASSIGN, **{"src/who.py": source})
-    assemble.check(workspace, plan)
+    assemble.check(workspace)
     assign = assemble.assignment_function(workspace, plan)
     assert assign(1, ["alice", "bob"], Random(1)) == {"bob": ["train"]}
     assert assemble.assignment_function(*make("other")) is None
@@ -303,4 +345,4 @@ def test_an_assignment_function_with_other_parameters_is_refused(make):
 def test_a_relative_workspace_path_works(make, monkeypatch):
     workspace, plan = make()
     monkeypatch.chdir(workspace.root)
-    assemble.check(Workspace(Path()), plan)
+    assert assemble.check(Workspace(Path())) == plan
