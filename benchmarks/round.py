@@ -5,19 +5,23 @@
 
 For each setting, real ``fx`` processes run a few rounds of a model of float32 in 20 tensors, then,
 in the same run, plain gRPC streams of the same bytes (down and up, over the same mutual TLS, chunk
-size and options; received and dropped) give the limit. Printed: seconds per round (median), times
-the limit, CPU seconds of the aggregator per round, and its peak resident memory, also as models.
-MB is 10**6 bytes. All processes share this machine's cores.
+size and options; received and dropped) give the limit. The same streams with a SHA-256 of every
+model on both sides, as content-addressed transfers need it, tell how much of the rest is hashing.
+Printed: seconds per round (median), times the limit, times the hashed streams, CPU seconds of the
+aggregator per round, and its peak resident memory, also as models. MB is 10**6 bytes. All processes
+share this machine's cores.
 """
 
 import argparse
 import asyncio
+import hashlib
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +71,7 @@ class Result:
 
     seconds: float
     limit: float
+    hashed: float
     cpu: float
     peak: float  # MB
 
@@ -138,9 +143,11 @@ def start(folder: Path, name: str, address: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([*command, "--json"], stdout=subprocess.DEVNULL)
 
 
-def limit(folder: Path, megabytes: int, collaborators: int, rounds: int) -> list[float]:
-    """Seconds that plain streams of the same bytes take, all collaborators at once."""
-    base = [sys.executable, __file__, "--plain"]
+def limit(
+    folder: Path, megabytes: int, collaborators: int, rounds: int, kind: str = "plain"
+) -> list[float]:
+    """Seconds that plain (or hashed) streams of the same bytes take, all collaborators at once."""
+    base = [sys.executable, __file__, "--streams", kind]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     server = subprocess.Popen([*base, "server", str(folder), str(megabytes)], **pipes)
     port = server.stdout.readline().strip()
@@ -167,7 +174,7 @@ def limit(folder: Path, megabytes: int, collaborators: int, rounds: int) -> list
     return seconds
 
 
-async def plain_server(folder: Path, megabytes: int) -> None:
+async def serve(kind: str, folder: Path, megabytes: int) -> None:
     """Send and receive raw chunks over mutual TLS; keep nothing."""
     import grpc
 
@@ -183,8 +190,9 @@ async def plain_server(folder: Path, megabytes: int) -> None:
             await context.write(chunk)
 
     async def up(incoming: Any, context: Any) -> None:
-        while (await context.read()) is not grpc.aio.EOF:
-            pass
+        take = taker(kind)
+        while (chunk := await context.read()) is not grpc.aio.EOF:
+            take(chunk)
         await context.write(b"done")
 
     own, anchors = Credentials.read(folder / "cert", "aggregator"), Anchors.read(folder / "cert")
@@ -201,7 +209,12 @@ async def plain_server(folder: Path, megabytes: int) -> None:
     await server.wait_for_termination()
 
 
-async def plain_client(folder: Path, megabytes: int, name: str, port: str) -> None:
+def taker(kind: str) -> Callable[[bytes], object]:
+    """What is done with each chunk."""
+    return hashlib.sha256().update if kind == "hashed" else lambda chunk: None
+
+
+async def call(kind: str, folder: Path, megabytes: int, name: str, port: str) -> None:
     """For each line on stdin, receive the bytes once and send them once."""
     import grpc
 
@@ -221,13 +234,17 @@ async def plain_client(folder: Path, megabytes: int, name: str, port: str) -> No
         print("connected", flush=True)
         loop = asyncio.get_running_loop()
         while await loop.run_in_executor(None, sys.stdin.readline):
-            async for _ in channel.unary_stream("/plain/Down")(b""):
-                pass
-            call = channel.stream_stream("/plain/Up")()
+            take = taker(kind)
+            async for received in channel.unary_stream("/plain/Down")(b""):
+                take(received)
+            take = taker(kind)
+            for _ in range(count):  # an upload begins with its digest
+                take(chunk)
+            up = channel.stream_stream("/plain/Up")()
             for _ in range(count):
-                await call.write(chunk)
-            await call.done_writing()
-            await call.read()
+                await up.write(chunk)
+            await up.done_writing()
+            await up.read()
             print("done", flush=True)
 
 
@@ -238,9 +255,11 @@ def setting(megabytes: int, collaborators: int, rounds: int) -> Result:
         prepare(folder, megabytes, collaborators, rounds)
         seconds, cpu, peak = federation(folder, collaborators)
         floor = limit(folder, megabytes, collaborators, rounds)
+        hashed = limit(folder, megabytes, collaborators, rounds, "hashed")
     return Result(
         seconds=statistics.median(seconds[1:] or seconds),  # the first has the late starters
         limit=statistics.median(floor),
+        hashed=statistics.median(hashed),
         cpu=cpu / len(seconds),
         peak=peak,
     )
@@ -253,8 +272,8 @@ def main() -> int:
     parser.add_argument("--collaborators", type=int, nargs="+", default=[2, 4, 8])
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    head = ("MB", "N", "s/round", "plain s", "x plain", "agg CPU s/round", "agg peak MB", "models")
-    print(" ".join(f"{title:>15}" for title in head))
+    head = ("MB", "N", "s/round", "plain s", "x plain", "x hashed", "agg CPU s", "agg MB", "models")
+    print(" ".join(f"{title:>9}" for title in head))
     for megabytes in args.megabytes:
         for collaborators in args.collaborators:
             r = setting(megabytes, collaborators, args.rounds)
@@ -264,18 +283,19 @@ def main() -> int:
                 f"{r.seconds:.3f}",
                 f"{r.limit:.3f}",
                 f"{r.seconds / r.limit:.2f}",
+                f"{r.seconds / r.hashed:.2f}",
                 f"{r.cpu:.2f}",
                 f"{r.peak:.0f}",
                 f"{r.peak / megabytes:.2f}",
             )
-            print(" ".join(f"{cell:>15}" for cell in row), flush=True)
+            print(" ".join(f"{cell:>9}" for cell in row), flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--plain"]:
-        _, _, role, where, size, *rest = sys.argv
-        roles = {"server": plain_server, "client": plain_client}
-        asyncio.run(roles[role](Path(where), int(size), *rest))
+    if sys.argv[1:2] == ["--streams"]:
+        _, _, kind, role, where, size, *rest = sys.argv
+        roles = {"server": serve, "client": call}
+        asyncio.run(roles[role](kind, Path(where), int(size), *rest))
     else:
         sys.exit(main())
