@@ -54,6 +54,42 @@ class Code(StrEnum):
     TOKEN_USED = "token-used"  # noqa: S105 - likewise
     TOKEN_EXPIRED = "token-expired"  # noqa: S105 - likewise
 
+    BAD_SIGNATURE = "bad-signature"
+    WRONG_CONTRACT = "wrong-contract"
+
+    # Attestation: what a verifier of evidence finds (RFC 9334); docs/reference/errors.md
+    ATT_MALFORMED = "ATT-MALFORMED"
+    ATT_UNSUPPORTED = "ATT-UNSUPPORTED"
+    ATT_SIGNATURE = "ATT-SIGNATURE"
+    ATT_CHAIN = "ATT-CHAIN"
+    ATT_REVOKED = "ATT-REVOKED"
+    ATT_COLLATERAL = "ATT-COLLATERAL"
+    ATT_COLLATERAL_MISSING = "ATT-COLLATERAL-MISSING"
+    ATT_COLLATERAL_EXPIRED = "ATT-COLLATERAL-EXPIRED"
+    ATT_COLLATERAL_FUTURE = "ATT-COLLATERAL-FUTURE"
+    ATT_COLLATERAL_SIGNER = "ATT-COLLATERAL-SIGNER"
+    ATT_COLLATERAL_OLDER = "ATT-COLLATERAL-OLDER"
+    ATT_PLATFORM = "ATT-PLATFORM"
+    ATT_PCE_ID = "ATT-PCE-ID"
+    ATT_QE = "ATT-QE"
+    ATT_TCB = "ATT-TCB"
+    ATT_TCB_STATUS = "ATT-TCB-STATUS"
+    ATT_ADVISORY = "ATT-ADVISORY"
+    ATT_DEBUG = "ATT-DEBUG"
+    ATT_ATTRIBUTES = "ATT-ATTRIBUTES"
+    ATT_MRENCLAVE = "ATT-MRENCLAVE"
+    ATT_MRSIGNER = "ATT-MRSIGNER"
+    ATT_PRODUCT = "ATT-PRODUCT"
+    ATT_KEY_BINDING = "ATT-KEY-BINDING"
+    ATT_NONCE = "ATT-NONCE"
+    ATT_ROLE = "ATT-ROLE"
+    ATT_CONTRACT = "ATT-CONTRACT"
+    ATT_POLICY = "ATT-POLICY"
+    ATT_POLICY_EMPTY = "ATT-POLICY-EMPTY"
+    ATT_SIMULATED = "ATT-SIMULATED"
+    ATT_REQUIRED = "ATT-REQUIRED"
+    ATT_DISAGREE = "ATT-DISAGREE"
+
 
 MEANING: dict[Code, str] = {
     Code.NO_CERTIFICATE: "the peer showed no certificate",
@@ -87,6 +123,39 @@ MEANING: dict[Code, str] = {
     Code.TOKEN_UNKNOWN: "the join token is not one of this CA's",
     Code.TOKEN_USED: "the join token was used before",
     Code.TOKEN_EXPIRED: "the join token has expired",
+    Code.BAD_SIGNATURE: "too few valid signatures by keys that are trusted for it",
+    Code.WRONG_CONTRACT: "a file, or the peer, is not of the contract that was signed",
+    Code.ATT_MALFORMED: "the evidence does not parse, or has bytes that no format explains",
+    Code.ATT_UNSUPPORTED: "a kind or version of evidence that this build does not verify",
+    Code.ATT_SIGNATURE: "a signature inside the quote is not valid",
+    Code.ATT_CHAIN: "the quote's certificates do not lead to a root that the policy trusts",
+    Code.ATT_REVOKED: "a certificate of the platform, or its TCB level, was revoked",
+    Code.ATT_COLLATERAL: "the collateral is damaged, or its signature is not valid",
+    Code.ATT_COLLATERAL_MISSING: "no collateral for this platform is in the local store",
+    Code.ATT_COLLATERAL_EXPIRED: "the collateral's next update is past",
+    Code.ATT_COLLATERAL_FUTURE: "the collateral was issued in the future (or a clock is wrong)",
+    Code.ATT_COLLATERAL_SIGNER: "the collateral is not signed by the certificate that may sign it",
+    Code.ATT_COLLATERAL_OLDER: "older collateral than what was accepted before",
+    Code.ATT_PLATFORM: "the quote and the collateral are of different kinds of platforms (FMSPC)",
+    Code.ATT_PCE_ID: "the quote and the collateral name different provisioning enclaves (pceId)",
+    Code.ATT_QE: "the quoting enclave is not the one that its vendor vouches for",
+    Code.ATT_TCB: "the platform's TCB is below every known level",
+    Code.ATT_TCB_STATUS: "the platform's TCB status is not one that the policy allows",
+    Code.ATT_ADVISORY: "a security advisory applies that the policy does not accept",
+    Code.ATT_DEBUG: "a debug enclave: its host reads its memory",
+    Code.ATT_ATTRIBUTES: "the enclave's attributes are not those that the policy demands",
+    Code.ATT_MRENCLAVE: "the code is not one that the policy allows",
+    Code.ATT_MRSIGNER: "the enclave's signer is not one that the policy allows",
+    Code.ATT_PRODUCT: "the enclave's product or security version is not one that the policy allows",
+    Code.ATT_KEY_BINDING: "the evidence belongs to another TLS key (possible relay)",
+    Code.ATT_NONCE: "the evidence does not answer this challenge (possible replay)",
+    Code.ATT_ROLE: "the evidence was made for another role",
+    Code.ATT_CONTRACT: "the evidence names another contract",
+    Code.ATT_POLICY: "the evidence names another policy, or no policy allows this peer",
+    Code.ATT_POLICY_EMPTY: "the policy admits nobody: it names no measurement",
+    Code.ATT_SIMULATED: "a simulated TEE where hardware is demanded",
+    Code.ATT_REQUIRED: "a call before the peer has attested, or after its session ended",
+    Code.ATT_DISAGREE: "two verifiers disagree about the evidence",
 }
 """One sentence for each code; the reference page of the docs is checked against it."""
 

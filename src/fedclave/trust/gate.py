@@ -12,6 +12,15 @@
     6  Its identity is of this federation.                        wrong-federation
     7  Its name is on the list of members.                        unknown-member
 
+``accept`` decides in the same way what is run: whether a contract is one that this party agreed to.
+
+    1  So many of the authors that this party trusts signed it.   bad-signature
+    2  It parses.                                                 malformed
+    3  It is of this federation.                                  wrong-federation
+    4  It is of the plan at hand.                                 wrong-plan
+    5  The owner of this site has accepted this very contract
+       for this party.                                            bad-signature, wrong-contract
+
 The chain has one fixed shape, root -> issuing CA -> leaf; ``Anchors.read`` verifies the first link
 once, so there is no path to build. Every step fails closed: an empty list of members admits nobody.
 The proof of possession of the certificate's key is TLS's, and precedes this.
@@ -26,10 +35,14 @@ from typing import Self
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedclave.errors import Bug, Code, Refused, UserError
-from fedclave.trust import crl, files, keys, profiles
+from fedclave.trust import contract as contracts
+from fedclave.trust import crl, dsse, files, keys, profiles
+from fedclave.trust.contract import ACCEPTANCE_TYPE, CONTRACT_TYPE, Acceptance, Contract
+from fedclave.trust.dsse import Envelope
 from fedclave.trust.names import SERVERS, Identity, Role
 
 
@@ -130,6 +143,54 @@ def admit(
         fingerprint=keys.fingerprint(certificate),
         not_after=certificate.not_valid_after_utc,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignedContract:
+    """A contract that the gate accepted for a party. Only ``accept`` makes one."""
+
+    contract: Contract
+    id: str
+    party: str
+
+
+def accept(
+    signed: Envelope,
+    acceptance: Envelope,
+    *,
+    authors: Collection[Ed25519PublicKey],
+    threshold: int,
+    owner: Ed25519PublicKey,
+    party: str,
+    federation: str,
+    plan: str,
+) -> SignedContract:
+    """The contract in an envelope, if its authors and this site's owner stand by it.
+
+    ``plan`` is the digest of the plan at hand. Raises ``Refused`` as listed above.
+    """
+    payload = dsse.verified(signed, CONTRACT_TYPE, authors, threshold)  # 1
+    contract = contracts.parse(payload)  # 2
+    if contract.federation != federation:  # 3
+        raise Refused(
+            Code.WRONG_FEDERATION,
+            f"the contract is of federation {contract.federation!r}, this one is {federation!r}",
+        )
+    if contract.plan != plan:  # 4
+        raise Refused(
+            Code.WRONG_PLAN,
+            f"the contract is about plan {contract.plan[:12]}, the plan here is {plan[:12]}. Import"
+            " the workspace that was signed, or have this one signed anew",
+        )
+    given = contracts.parse_acceptance(dsse.verified(acceptance, ACCEPTANCE_TYPE, [owner]))  # 5
+    expected = Acceptance(contract=contract.id, federation=federation, party=party)
+    if given != expected:
+        raise Refused(
+            Code.WRONG_CONTRACT,
+            f"the owner of {given.party!r} accepted contract {given.contract[:12]}; this is"
+            f" {party!r} and contract {contract.id[:12]}. Have it accepted ('fx plan accept')",
+        )
+    return SignedContract(contract=contract, id=contract.id, party=party)
 
 
 def fingerprint(leaf: bytes) -> str:
