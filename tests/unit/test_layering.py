@@ -28,7 +28,17 @@ BELOW = {
     "workspace": GROUND | MIDDLE | {"engine"},
     "cli": GROUND | MIDDLE | {"engine", "transport", "workspace"},
 }
-HEAVY = ("torch", "sklearn", "matplotlib", "ray", "jax", "keras", "tensorflow", "transformers")
+HEAVY = (
+    "dcap_qvl",
+    "torch",
+    "sklearn",
+    "matplotlib",
+    "ray",
+    "jax",
+    "keras",
+    "tensorflow",
+    "transformers",
+)
 LOADER = "workspace/importing.py"  # the one file that runs code from outside the package
 DYNAMIC = {"importlib", "imp", "runpy", "__import__", "exec", "eval", "compile"}
 PICKLES = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
