@@ -25,6 +25,7 @@ import typer
 import fedclave
 from fedclave.cli import (
     aggregator,
+    attest,
     ca,
     collaborator,
     console,
@@ -50,7 +51,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _noun in (workspace, plan, ca, aggregator, collaborator, model):
+for _noun in (workspace, plan, ca, aggregator, collaborator, model, attest):
     app.add_typer(_noun.app)
 invite.add_to(app)
 join.add_to(app)
