@@ -502,3 +502,18 @@ def test_a_store_that_is_closed_while_a_round_is_put_has_the_round(tmp_path: Pat
     latest = store.latest()
     assert latest is not None and latest.round == 2
     store.close()
+
+
+def test_a_damaged_model_costs_one_round_of_training_also_after_one_that_measured(
+    tmp_path: Path,
+) -> None:
+    store = store_with(tmp_path, 2)
+    last = store.latest()
+    assert last is not None
+    store.put(3, last.params, last.algorithm, {})  # a closing evaluation: the same model
+    store.close()
+    damage(tmp_path / "models" / f"{last.model}.safetensors")
+    store = Store(tmp_path, PLAN)
+    found = store.latest()
+    assert found is not None and found.round == 1
+    store.close()

@@ -213,11 +213,19 @@ class Store:
             rows.execute("delete from best where round > ?", (number,))  # its file may be lost too
 
     def _prune(self) -> None:
-        """Remove files that neither the last two rounds nor the best model need."""
-        rows = self._database.execute(
-            "select model, state from rounds order by round desc limit 2"
-        ).fetchall()
-        kept = {digest for row in rows for digest in row}
+        """Remove files that neither the last two models nor the best one need.
+
+        Two that differ: a round that only measures has the model of the one before it.
+        """
+        models: set[str] = set()
+        kept: set[str] = set()
+        for model, state in self._database.execute(
+            "select model, state from rounds order by round desc"
+        ):
+            if len(models | {model}) > 2:
+                break
+            models.add(model)
+            kept |= {model, state}
         if (best := self.best()) is not None:
             kept.add(best.model)
         for path in (self._folder / "models").glob("*.safetensors"):
