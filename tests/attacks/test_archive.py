@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedclave.errors import Code, Refused
+from fedclave.errors import Code, Refused, UserError
 from fedclave.workspace.archive import MAX_CODE, MAX_DIRECTORY, MAX_FILES, names, unpack
 
 PLAN = ("plan/plan.yaml", b"schema: 1\n")
@@ -215,8 +215,19 @@ GOOD = zipped(("src/a.py", b"print(1)\n" * 50), method=zipfile.ZIP_DEFLATED)
 @pytest.mark.parametrize(
     "data", [b"", b"PK", b"PK\5\6" + bytes(18), bytes(2**17), b"PK\3\4" * 999, GOOD[:-9], GOOD[40:]]
 )
-def test_garbage_is_refused(refuse, data):
-    refuse(data)
+def test_garbage_leaves_nothing(tmp_path, data):
+    source = tmp_path / "archive.zip"
+    source.write_bytes(data)
+    with pytest.raises((Refused, UserError)):
+        unpack(source, tmp_path / "target")
+    assert list(tmp_path.iterdir()) == [source]
+
+
+def test_what_is_no_archive_at_all_is_the_mistake_of_who_names_it(tmp_path):
+    source = tmp_path / "archive.zip"
+    source.write_bytes(b"a letter")
+    with pytest.raises(UserError, match="is not an archive"):
+        unpack(source, tmp_path / "target")
 
 
 @settings(
@@ -231,7 +242,7 @@ def test_a_flipped_byte_is_refused_or_harmless(tmp_path, data):
     target = tmp_path / f"target-{at}"
     try:
         copy = unpack(tmp_path / "archive.zip", target)
-    except Refused:
+    except (Refused, UserError):
         assert not target.exists()
     else:
         for path in copy.root.rglob("*"):

@@ -220,9 +220,11 @@ def test_a_damaged_checkpoint_costs_one_round(part: str, tmp_path: Path) -> None
     damage(getattr(latest, part).path)
     store.close()
     store = Store(tmp_path, PLAN)
+    assert store.damaged == ()
     back = store.latest()
     assert back is not None
     assert (back.round, back.params["w"].tolist()) == (2, [2.0] * 4)
+    assert store.damaged == (getattr(latest, part).path,)
     assert len(store.records()) == 2
     assert store.opened(3) == {"anna": ("train",)}  # the round is done again as it was opened
     store.put(3, model(3), {"m": np.full(2, 3)}, {"round": 3})

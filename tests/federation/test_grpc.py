@@ -138,6 +138,21 @@ def test_kill_during_large_uploads_goes_on_to_the_same_digest(tmp_path: Path) ->
         assert aggregator.wait("run_finished")["model"] == undisturbed(fed)
 
 
+def test_parties_that_were_away_at_the_end_hear_of_it_from_an_aggregator_started_again(
+    fed: Federation,
+) -> None:
+    aggregator = fed.aggregator()
+    fed.all()
+    model = aggregator.wait("run_finished")["model"]
+    assert aggregator.end() == 0
+    parties = fed.all()
+    again = fed.aggregator()
+    assert again.wait("recalling")["members"] == list(fed.members)
+    assert [party.wait("finished")["model"] for party in parties] == [model] * 3
+    assert [party.end() for party in parties] == [0, 0, 0]
+    assert again.end() == 0
+
+
 def test_late_collaborator_is_waited_for_and_then_counts(fed: Federation) -> None:
     aggregator = fed.aggregator()
     fed.collaborator("anna"), fed.collaborator("bernd")

@@ -101,6 +101,16 @@ def test_a_finished_run_started_again_asks_nobody(tmp_path: Path) -> None:
     assert again.events[0]["resumed"] is True
 
 
+def test_a_damaged_checkpoint_is_told_and_its_round_is_done_again(tmp_path: Path) -> None:
+    one = finished(federation(tmp_path).run())
+    path = Path(one.events[-1]["path"])
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    again = finished(federation(tmp_path).run())
+    assert again.model == one.model
+    (told,) = again.of("checkpoint_damaged")
+    assert (told["path"], told["round"]) == (str(path), again.events[0]["round"])
+
+
 def test_a_plan_that_only_measures_leaves_the_model_alone(tmp_path: Path) -> None:
     tasks = {"validate": {"run": "evaluate", "on": ["global"]}}
     run = finished(federation(tmp_path, tasks=tasks, rounds=2).run())
@@ -209,7 +219,7 @@ def test_a_round_that_asks_fewer_than_the_quorum_does_not_begin(tmp_path: Path) 
     quorum = {"minimum": 4, "fraction": 0.5, "deadline_s": 60.0}
     run = federation(tmp_path, quorum=quorum).run()
     assert isinstance(run.error, Unavailable)
-    assert "the quorum is 4, but only 3 members are asked" in str(run.error)
+    assert "the quorum is 4, more than the members that are asked (3: " in str(run.error)
     assert run.of("round_opened") == []
 
 

@@ -65,6 +65,10 @@ def _run_started(board: Board, event: Event) -> None:
     board.begun = datetime.fromisoformat(event["time"])
 
 
+def _checkpoint_damaged(board: Board, event: Event) -> None:
+    board.notice(event)
+
+
 def _listening(board: Board, event: Event) -> None:
     board.address = event["address"]
 
@@ -141,6 +145,7 @@ def _run_stopped(board: Board, event: Event) -> None:
 _FOLDS: dict[str, Callable[[Board, Event], None]] = {
     "listening": _listening,
     "run_started": _run_started,
+    "checkpoint_damaged": _checkpoint_damaged,
     "member_joined": _member_joined,
     "member_left": _member_left,
     "peer_refused": _peer_refused,

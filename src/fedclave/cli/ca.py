@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fedclave.transport.grpc.authority import Enrolment
+    from fedclave.trust.gate import Anchors
     from fedclave.trust.names import Identity
     from fedclave.workspace.layout import Workspace
 
@@ -63,7 +64,7 @@ def make(workspace: Path, passphrase_file: Path | None, as_json: bool) -> None:
         [
             f"The CA of {federation!r} is in {opened.cert / 'ca'}. Keep a copy of that folder, and"
             " the passphrase apart from it.",
-            *console.rows({"root": root, "good until": until}),
+            *console.rows({"root": root, **_ends(authority.anchors)}),
             *console.steps(
                 "fx aggregator generate-cert-request && fx aggregator certify",
                 "fx invite NAME        for each party",
@@ -71,6 +72,14 @@ def make(workspace: Path, passphrase_file: Path | None, as_json: bool) -> None:
         ],
         as_json,
     )
+
+
+def _ends(anchors: "Anchors") -> dict[str, Any]:
+    """Until when the CA's two certificates are good."""
+    return {
+        "root good until": anchors.root.not_valid_after_utc,
+        "CA good until": anchors.issuing.not_valid_after_utc,
+    }
 
 
 @command(app, "show", "fx ca show")
@@ -103,7 +112,7 @@ def show(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
         {
             "federation": anchors.federation,
             "root": value["root"],
-            "good until": value["until"],
+            **_ends(anchors),
         }
     )
     table = [*_latest(issued), *((row, row["expires"], "invited") for row in pending)]

@@ -125,8 +125,8 @@ def _sign(
         raise Refused(error.code, f"{path}: {error.message}") from error
     shown = keys.fingerprint(made)
     console.note(f"{subject.role} {subject.name!r} asks for a certificate. Fingerprint:\n  {shown}")
+    authority = open_authority(workspace, passphrase)  # a wrong passphrase shows before the call
     console.confirm("Does the party see the same fingerprint?", yes)
-    authority = open_authority(workspace, passphrase)
     leaf = authority.issue(made, role=subject.role, name=subject.name, now=now)
     response = deliver(authority, leaf, workspace, now)
     value = {"name": subject.name, "fingerprint": shown, "response": response}

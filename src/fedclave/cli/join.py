@@ -48,7 +48,8 @@ def join(
     parsed = tokens.parse(_text(token), now)
     _check(opened, parsed)
     path = None if data is None else note_data(opened, parsed.name, data)
-    made = signals.run(_join(opened, parsed, now), "Run it again: the token is still good")
+    again = "Run it again: a token that was not used stays good"
+    made = signals.run(_join(opened, parsed, now), again)
     known = upkeep.Contacts(authority=parsed.authority, aggregator=parsed.aggregator)
     known.write(opened.cert, parsed.name)
     subject = exchange.Subject(workspace=opened, role=parsed.role, name=parsed.name)
@@ -84,7 +85,7 @@ async def _join(workspace: "Workspace", token: "Token", now: datetime) -> "Crede
     except Unavailable as error:
         raise Unavailable(
             f"{error}. The CA's operator answers tokens there with 'fx invite' or 'fx ca serve'."
-            " The token is still good"
+            " A token that was not used stays good until it expires"
         ) from error
 
 

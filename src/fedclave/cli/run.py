@@ -42,6 +42,7 @@ AGGREGATOR = "aggregator"
 """The name of the one aggregator of a federation."""
 
 GOODBYE_S = 5.0  # how long the parties have to hear that the run is over
+RECALL_S = 25.0  # the same where it was over before: longer than they pause between two attempts
 Clock = Callable[[], datetime]
 Listener = Callable[[dict[str, Any]], None]
 
@@ -142,11 +143,17 @@ async def aggregate(party: Party, listen: str) -> State:
         run = Aggregator(_rules(workspace, plan, members), store, hub, events)
         async with _serving(server, listen), _looked_after(party, "aggregator"):
             party.tell("listening", address=_reachable(listen, server.port, plan))
+            before = len(store.records())
             state = await run.run()
             spool.clear()
             hub.finish(state.model)
+            told: Collection[str] = ()
+            seconds = GOODBYE_S
+            if len(store.records()) == before:  # somebody starts it again so that others hear
+                told, seconds = members(), RECALL_S
+                party.tell("recalling", members=sorted(told), seconds=seconds)
             with suppress(TimeoutError):
-                await asyncio.wait_for(hub.gone(), GOODBYE_S)
+                await asyncio.wait_for(hub.gone(told), seconds)
             return state
 
 

@@ -222,7 +222,14 @@ _ABSENT = (("missing", "late"), ("failed", "failed"))
 
 _SENTENCES: dict[str, Callable[[Event, Board], str]] = {
     "listening": lambda event, board: f"listening on {event['address']}",
+    "recalling": lambda event, board: (
+        f"the run was over before: for {event['seconds']:.0f} s, parties that have not heard are"
+        " told"
+    ),
     "run_started": _say_started,
+    "checkpoint_damaged": lambda event, board: (
+        f"{event['path']} is missing or damaged; the run goes on after round {event['round']}"
+    ),
     "member_joined": lambda event, board: f"{event['member']} joined from {event['address']}",
     "member_left": lambda event, board: f"{event['member']} left: {event['reason']}",
     "peer_refused": lambda event, board: f"{event['peer']} {_refusal(event)}",

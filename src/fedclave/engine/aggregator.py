@@ -79,6 +79,8 @@ class Aggregator:
             size=state.params.size,
             resumed=state.round > 0,
         )
+        for path in self._store.damaged:
+            self._events.emit("checkpoint_damaged", path=str(path), round=state.round)
         try:
             while state.round < self._plan.rounds:
                 state = await self._one_round(state)
@@ -152,8 +154,9 @@ class Aggregator:
         needed = self._plan.quorum.needed(len(assignment))
         if needed > len(assignment):
             raise Unavailable(
-                f"the quorum is {needed}, but only {len(assignment)} members are asked. Add parties"
-                " with 'fx invite' or 'fx collaborator certify': another quorum is another plan"
+                f"the quorum is {needed}, more than the members that are asked ({len(assignment)}:"
+                f" {', '.join(sorted(assignment)) or 'nobody'}). Add parties with 'fx invite' or"
+                " 'fx collaborator certify': another quorum is another plan"
             )
         return needed
 

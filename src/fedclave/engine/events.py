@@ -29,6 +29,10 @@ FIELDS: dict[str, dict[str, str]] = {
         "size": "bytes of the global model",
         "resumed": "whether an earlier run goes on",
     },
+    "checkpoint_damaged": {
+        "path": "file that is missing or not what it was",
+        "round": "last round whose files are whole: the run goes on from there",
+    },
     "member_joined": {"member": "name", "address": "where it connected from"},
     "member_left": {"member": "name", "reason": "why its connection ended"},
     "peer_refused": {

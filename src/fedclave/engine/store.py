@@ -66,6 +66,7 @@ class Store:
         self._folder = folder
         self._at = at
         self._using = threading.Lock()
+        self.damaged: tuple[Path, ...] = ()
         (folder / "models").mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # models and journals are this party's own
         self._lock, self._database = claim(folder, "federation", _SCHEMA, ANEW)
@@ -90,11 +91,16 @@ class Store:
         return state
 
     def latest(self) -> State | None:
-        """The last round whose files are whole; a damaged checkpoint costs one round."""
+        """The last round whose files are whole; a damaged checkpoint costs one round.
+
+        Files that are not are from then on in ``damaged``.
+        """
         rows = self._database.execute("select round, model, state from rounds order by round desc")
         damaged: list[int] = []
         for number, model, state in rows.fetchall():
-            if self._whole(model) and self._whole(state):
+            lost = [self.path(one) for one in (model, state) if not self._whole(one)]
+            self.damaged = (*self.damaged, *(path for path in lost if path not in self.damaged))
+            if not lost:
                 if damaged:
                     self._forget_after(number)
                 return State(

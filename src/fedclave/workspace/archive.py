@@ -173,7 +173,9 @@ def _open(source: Path) -> Iterator[zipfile.ZipFile]:
         try:
             archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
-            raise Refused(Code.MALFORMED, f"{source} is not an archive of ours: {error}") from error
+            raise UserError(
+                f"{source} is not an archive ({error}). Name a file of 'fx workspace export'"
+            ) from error
         with archive:
             yield archive
 

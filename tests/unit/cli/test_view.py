@@ -16,6 +16,7 @@ BEGIN = datetime(2031, 5, 1, 12, tzinfo=UTC)
 SAMPLE: dict[str, Any] = {
     "run_started": {"plan": "ab" * 32, "name": "digits", "round": 0, "rounds": 2,
                     "model": "cd" * 32, "size": 19_500, "resumed": False},
+    "checkpoint_damaged": {"path": "save/models/ab.safetensors", "round": 1},
     "member_joined": {"member": "alice", "address": "ipv4:127.0.0.1:5000"},
     "member_left": {"member": "alice", "reason": "the connection was lost"},
     "peer_refused": {"peer": "mallory", "code": "unknown-member", "message": "not on the list"},
@@ -206,6 +207,13 @@ def test_who_is_waited_for_is_told() -> None:
     (many,) = plain(event("members_awaited", away=[f"site{n}" for n in range(10)]))
     assert many.endswith("site6, site7 and 2 more")
     assert row(board(event("members_awaited", away=["carol"])), "carol")[1] == "away"
+
+
+def test_a_damaged_checkpoint_is_named_and_stays_in_sight() -> None:
+    (told,) = plain(event("checkpoint_damaged"))
+    expected = "save/models/ab.safetensors is missing or damaged; the run goes on after round 1"
+    assert told == expected
+    assert expected in screen(board(event("checkpoint_damaged")), width=120)
 
 
 def test_a_resumed_run_says_from_where() -> None:

@@ -6,6 +6,7 @@ again on each new connection of its member; the request's id makes that harmless
 """
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from fedclave.engine.events import Events
@@ -72,6 +73,8 @@ class Hub:
         self._sessions: dict[str, Session] = {}
         self._asks: dict[str, _Ask] = {}
         self._certificates: dict[str, str] = {}  # with which each member came last
+        self._done: pb.Down | None = None  # what is left to say once the run is over
+        self._told: set[str] = set()
         self._arrived = asyncio.Condition()
 
     @property
@@ -125,6 +128,8 @@ class Hub:
         self._events.emit("member_joined", member=member, address=session.address)
         if (ask := self._asks.get(member)) is not None:
             session.down.put_nowait(pb.Down(request=frames.request_to_wire(ask.request)))
+        if self._done is not None:
+            self._dismiss(session, self._done)
         async with self._arrived:
             self._arrived.notify_all()
 
@@ -144,16 +149,21 @@ class Hub:
                 ask.answered.set_exception(refused)
 
     def finish(self, model: str) -> None:
-        """Tell everybody that the run is over, and end their streams."""
+        """Tell everybody that the run is over, also those who come later, and end their streams."""
+        self._done = pb.Down(done=pb.Done(model=model))
         for session in self._sessions.values():
-            session.down.put_nowait(pb.Down(done=pb.Done(model=model)))
-            session.down.put_nowait(None)
+            self._dismiss(session, self._done)
 
-    async def gone(self) -> None:
-        """Return when nobody is connected any more."""
-        while self._sessions:
+    async def gone(self, told: Collection[str] = ()) -> None:
+        """Return when these members were told that the run is over, and nobody is connected."""
+        while self._sessions or not self._told.issuperset(told):
             async with self._arrived:
                 await self._arrived.wait()
+
+    def _dismiss(self, session: Session, done: pb.Down) -> None:
+        self._told.add(session.member)
+        session.down.put_nowait(done)
+        session.down.put_nowait(None)
 
     async def left(self) -> None:
         """Wake those who wait for arrivals and departures."""
