@@ -49,6 +49,7 @@ class _Progress:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     measured: dict[str, tuple[Measurement, ...]] = field(default_factory=dict)
     judging: set[str] = field(default_factory=set)
+    judgements: set["asyncio.Task[None]"] = field(default_factory=set)
 
 
 class Aggregator:
@@ -192,7 +193,7 @@ class Aggregator:
         finally:
             for ask in asks:
                 ask.cancel()
-            await asyncio.gather(*asks, return_exceptions=True)
+            await asyncio.gather(*asks, *progress.judgements, return_exceptions=True)
         _require_quorum(progress.round)
         return progress
 
@@ -211,21 +212,35 @@ class Aggregator:
 
         async def accept(reply: Reply, body: Body | None) -> None:
             nonlocal judged
-            judged, arrived = True, monotonic()
-            try:
-                await self._judge(progress, request, reply, body, arrived)
-            except Refused as refused:
-                self._refused(progress, request.member, refused, arrived)
-                raise
-            finally:
-                if body is not None:
-                    body.discard()
+            judged = True
+            judgement = asyncio.create_task(self._judged(progress, request, reply, body))
+            progress.judgements.add(judgement)
+            await asyncio.shield(judgement)
 
         try:
             await self._transport.ask(request, progress.layout, accept)
         except Refused as refused:
             if not judged:  # else recorded in accept
                 self._refused(progress, request.member, refused, monotonic())
+
+    async def _judged(
+        self, progress: _Progress, request: Request, reply: Reply, body: Body | None
+    ) -> None:
+        """Judge an answer to the end, whatever becomes of the connection that it came by.
+
+        A thread that folds cannot be cancelled: until it is done the answer counts as being judged,
+        nobody writes over its bytes, and the round stays open.
+        """
+        arrived = monotonic()
+        try:
+            await self._judge(progress, request, reply, body, arrived)
+        except Refused as refused:
+            self._refused(progress, request.member, refused, arrived)
+            raise
+        finally:
+            if body is not None:
+                body.discard()
+            progress.changed.set()
 
     async def _judge(
         self,
@@ -269,7 +284,6 @@ class Aggregator:
             bytes=reply.packet.size if reply.packet else 0,
             metrics=metrics.flat(reply.measurements),
         )
-        progress.changed.set()
 
     async def _fold(self, progress: _Progress, body: Body, weight: int) -> None:
         async with self._folding:

@@ -43,11 +43,22 @@ class _Ask:
     answered: "asyncio.Future[None]"
     body: Body | None = None
     digest: str = ""
+    judgement: "asyncio.Task[None] | None" = None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether an answer is being judged now."""
+        return self.judgement is not None and not self.judgement.done()
 
     def keep(self, body: Body, digest: str) -> None:
         """Hold an upload for the reply that follows."""
-        self.discard()
         self.body, self.digest = body, digest
+
+    def hand_back(self, digest: str) -> None:
+        """Let go of a held upload before another one begins: of the same content, it is resumed."""
+        if digest == self.digest:
+            self.body = None
+        self.discard()
 
     def take(self, reply: Reply) -> Body | None:
         """The upload that a reply is about, if it came."""
@@ -126,7 +137,7 @@ class Hub:
         self._sessions[member] = session
         self._certificates[member] = session.certificate
         self._events.emit("member_joined", member=member, address=session.address)
-        if (ask := self._asks.get(member)) is not None:
+        if (ask := self._asks.get(member)) is not None and not ask.is_judged:
             session.down.put_nowait(pb.Down(request=frames.request_to_wire(ask.request)))
         if self._done is not None:
             self._dismiss(session, self._done)
@@ -177,22 +188,34 @@ class Hub:
             number = ask.request.round
             self._events.emit("task_started", round=number, member=member, task=step)
 
-    async def reply(self, session: Session, reply: Reply) -> None:
-        """Have an answer judged; the member gets the verdict."""
-        verdict = pb.Verdict(request=reply.request)
+    def reply(self, session: Session, reply: Reply) -> None:
+        """Have an answer judged; the member gets the verdict, by the connection it then has.
+
+        Returns at once. What was begun is judged to its end, though the connection may be lost.
+        """
         try:
             ask = self._open(session.member, reply.request)
-            try:
-                await ask.accept(reply, ask.take(reply))
-            except Exception as error:
-                if not ask.answered.done():
-                    ask.answered.set_exception(error)
-                raise
+            if ask.is_judged:
+                raise Refused(Code.DUPLICATE, "an answer of yours is being judged already")
+        except Refused as refused:
+            verdict = pb.Verdict(request=reply.request, refusal=frames.refusal(refused))
+            session.down.put_nowait(pb.Down(verdict=verdict))
+        else:
+            ask.judgement = asyncio.create_task(self._judge(session.member, ask, reply))
+
+    async def _judge(self, member: str, ask: _Ask, reply: Reply) -> None:
+        verdict = pb.Verdict(request=reply.request)
+        try:
+            await ask.accept(reply, ask.take(reply))
+        except Exception as error:  # whoever asked hears of it, also where it is a bug
+            if isinstance(error, Refused):
+                verdict.refusal.CopyFrom(frames.refusal(error))
+            if not ask.answered.done():
+                ask.answered.set_exception(error)
+        else:
             if not ask.answered.done():
                 ask.answered.set_result(None)
-        except Refused as refused:
-            verdict.refusal.CopyFrom(frames.refusal(refused))
-        session.down.put_nowait(pb.Down(verdict=verdict))
+        self._send(member, pb.Down(verdict=verdict))
 
     def offered(self, member: str, digest: str) -> None:
         """Raise ``Refused`` unless this member's open request is about this content."""
@@ -208,6 +231,9 @@ class Hub:
                 Code.TOO_LARGE if begin.size > ask.update.size else Code.WRONG_TENSORS,
                 f"an update of {begin.size} bytes; this round's has {ask.update.size}",
             )
+        if ask.is_judged:
+            raise Refused(Code.DUPLICATE, "an answer of yours is being judged already")
+        ask.hand_back(frames.sha256(begin.digest))
         return self._spool.begin(member, frames.sha256(begin.digest), ask.update)
 
     async def commit(self, member: str, upload: Upload, request: str) -> None:
@@ -218,6 +244,9 @@ class Hub:
         except Refused:
             body.discard()
             raise
+        if ask.is_judged:
+            body.discard()
+            raise Refused(Code.DUPLICATE, "an answer of yours is being judged already")
         ask.keep(body, upload.digest)
 
     def _open(self, member: str, request: str) -> _Ask:

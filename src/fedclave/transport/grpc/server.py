@@ -152,7 +152,7 @@ class Service:
         if not common:
             raise Refused(
                 Code.WRONG_VERSION,
-                f"you speak wire versions {list(hello.versions)}, this aggregator"
+                f"you speak wire versions {list(hello.versions)[:8]}, this aggregator"
                 f" {list(WIRE_VERSIONS)}. Update the older side",
             )
         if hello.plan != self._plan.digest:
@@ -189,7 +189,7 @@ class Service:
             self._door.admit(context)
             kind = up.WhichOneof("body")
             if kind == "reply":
-                await self._hub.reply(session, frames.reply_from_wire(up.reply))
+                self._hub.reply(session, frames.reply_from_wire(up.reply))
             elif kind == "progress":
                 self._hub.progress(session.member, up.progress.request, up.progress.step)
             elif kind == "pong":
