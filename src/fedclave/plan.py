@@ -197,8 +197,9 @@ class NetworkPart(Part):
     """``HOST:PORT`` under which collaborators find the aggregator."""
     patience_s: float = Field(600.0, gt=0)
     """Seconds without contact after which a collaborator gives up."""
-    stall_s: float = Field(30.0, gt=0)
-    """Seconds without progress after which the aggregator ends a transfer."""
+    stall_s: float = Field(60.0, gt=0)
+    """Seconds without progress after which a transfer is ended; it goes on later where it stood.
+    Progress is counted by the MiB: raise this for links slower than 1 MiB in that time."""
 
     @field_validator("address")
     @classmethod

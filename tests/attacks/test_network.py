@@ -3,8 +3,10 @@
 with the model that it would have had."""
 
 import hashlib
+import json
 import os
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -111,6 +113,67 @@ def test_garbage_and_half_open_connections_hurt_nobody(fed: Federation) -> None:
         fed.all()
         ends_well(fed, aggregator)
     assert leaves_no_event(aggregator)
+
+
+def test_a_connection_that_never_speaks_tls_is_closed(fed: Federation) -> None:
+    aggregator = fed.aggregator()
+    host, port = fed.address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        assert connection.recv(1) == b""  # the handshake's limit is 10 s
+    fed.all()
+    ends_well(fed, aggregator)
+
+
+def test_no_version_of_tls_before_1_3_is_spoken(fed: Federation) -> None:
+    aggregator = fed.aggregator()
+    own = fed.certify("collaborator", "anna", into="x")
+    host, port = fed.address.rsplit(":", 1)
+    spoken = {}
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.minimum_version = context.maximum_version = version
+        context.set_alpn_protocols(["h2"])
+        pem = fed.folder / "own.pem"
+        pem.write_bytes(own.key + own.chain)
+        context.load_cert_chain(pem)
+        with socket.create_connection((host, int(port)), timeout=30) as raw:
+            try:
+                with context.wrap_socket(raw) as connection:
+                    spoken[version.name] = connection.recv(1) != b""
+            except OSError:
+                spoken[version.name] = False
+    assert spoken == {"TLSv1_2": False, "TLSv1_3": True}
+    fed.all()
+    ends_well(fed, aggregator)
+
+
+def test_a_model_that_was_not_asked_about_is_not_given(fed: Federation) -> None:
+    """It is there, and its digest is right: the member is just not asked to work on it."""
+    aggregator = fed.aggregator()
+    model = hashlib.sha256((fed.folder / "save/initial.safetensors").read_bytes()).hexdigest()
+    assert (fed.folder / f"save/models/{model}.safetensors").is_file()
+    with hostile(fed, fed.certify("collaborator", "anna", into="x")) as peer:
+        assert refused(peer, "fetch", model) == "not-found"
+    fed.all()
+    ends_well(fed, aggregator)
+
+
+def test_a_peer_cannot_fill_the_disk_with_events(fed: Federation) -> None:
+    aggregator = fed.aggregator()
+    with hostile(fed, fed.certify("collaborator", "anna", into="x")) as peer:
+        for _ in range(60):
+            assert refused(peer, "push", begin("x" * 50_000, "ab" * 32, 10)) != ""
+        stream = peer.work(versions=list(range(100, 5000)))
+        with pytest.raises(grpc.RpcError):
+            stream.hear("welcome")
+    told = [
+        json.loads(line) for line in (fed.folder / "logs/events.jsonl").read_text().splitlines()
+    ]
+    assert len([e for e in told if e["event"] == "peer_refused"]) == 20
+    assert (fed.folder / "logs/events.jsonl").stat().st_size < 40_000
+    fed.all()
+    ends_well(fed, aggregator)
 
 
 def test_calls_without_a_request_are_refused(fed: Federation) -> None:

@@ -8,6 +8,7 @@ is the user's to replace, a full disk is the world's, and neither loses what was
 import json
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -48,9 +49,9 @@ def files(folder: Path) -> set[str]:
 
 
 def damage(path: Path) -> None:
-    """Another bit in the middle of a file."""
+    """Another bit in the last byte of a file: of a tensor, where only the digest can tell."""
     raw = bytearray(path.read_bytes())
-    raw[len(raw) // 2] ^= 1
+    raw[-1] ^= 1
     path.unlink()  # the file may be linked elsewhere
     path.write_bytes(raw)
 
@@ -168,7 +169,8 @@ def test_the_latest_round_is_what_was_put(tmp_path: Path) -> None:
     assert (latest.round, latest.model) == (3, tensors.digest(model(3)))
     assert latest.params["w"].tolist() == [3.0] * 4
     assert latest.algorithm["m"].tolist() == [3.0] * 2
-    assert store.records() == [{"round": 1}, {"round": 2}, {"round": 3}]
+    models = [tensors.digest(model(number)) for number in (1, 2, 3)]
+    assert store.records() == [{"round": n, "model": m} for n, m in enumerate(models, 1)]
     assert store.opened(3) == {"anna": ("train",)}
     assert store.opened(4) is None
     store.close()
@@ -210,6 +212,33 @@ def test_a_model_that_did_not_change_is_not_written_again(tmp_path: Path) -> Non
     same = store.put(3, state.params, state.algorithm, {})
     assert (same.round, same.model) == (3, state.model)
     assert state.params.path.stat().st_mtime_ns == before
+    store.close()
+
+
+def test_models_without_their_journal_are_not_taken_for_a_new_run(tmp_path: Path) -> None:
+    store_with(tmp_path, 3).close()
+    before = files(tmp_path / "models")
+    for path in tmp_path.glob("federation.db*"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="journal"):
+        Store(tmp_path, PLAN)
+    for path in tmp_path.glob("federation.db*"):
+        path.unlink()
+    with pytest.raises(UserError, match="journal"):
+        Store(tmp_path, PLAN)
+    assert files(tmp_path / "models") == before
+
+
+def test_what_must_last_is_forced_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_mode), real(fd)))
+    store = store_with(tmp_path, 1)
+    kinds = {stat.S_ISDIR(mode) for mode in synced}
+    assert kinds == {True, False}  # the files, and the folder that names them
+    assert store._database.execute("pragma synchronous").fetchone() == (2,)  # FULL
     store.close()
 
 

@@ -69,3 +69,5 @@ def test_events_of_a_killed_run_are_read_to_the_end(
         written = list(events.read(folder / name / "events.jsonl"))
         assert written[-1]["event"] == "run_finished"
         assert written[-1]["model"] == found["undisturbed"]["model"]
+        closed = [event["round"] for event in written if event["event"] == "round_closed"]
+        assert closed == sorted(set(closed)) == list(range(1, max(closed) + 1))

@@ -178,7 +178,7 @@ def test_round_without_a_quorum_stops_and_resumes(tmp_path: Path) -> None:
         aggregator = fed.aggregator()
         fed.all()
         stopped = aggregator.wait("run_stopped")
-        assert "Silent: carla" in stopped["message"]
+        assert "Not heard: carla" in stopped["message"]
         assert aggregator.end() == 4
         busy.unlink()
         again = fed.aggregator()

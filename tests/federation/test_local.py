@@ -193,7 +193,7 @@ def test_without_a_quorum_the_run_stops_and_goes_on_later_as_if_it_had_not(
     stopped = federation(tmp_path / "run", quorum=QUICK, wrap=absent).run()
     assert isinstance(stopped.error, Unavailable)
     assert "round 2 has 1 of the 2 answers" in str(stopped.error)
-    assert "Silent: anna, bernd" in str(stopped.error)
+    assert "Not heard: anna, bernd" in str(stopped.error)
     assert stopped.round == 1
     assert stopped.events[-1]["event"] == "run_stopped"
     assert stopped.events[-1]["round"] == 2
@@ -211,7 +211,7 @@ def test_too_many_failures_stop_the_round_at_once(tmp_path: Path) -> None:
     stopped = federation(tmp_path, quorum=quorum, wrap=wrap).run()
     assert isinstance(stopped.error, Unavailable)
     assert "Failed: anna (unknown-member), bernd (unknown-member)" in str(stopped.error)
-    assert "Silent: carla" in str(stopped.error)
+    assert "Not heard: carla" in str(stopped.error)
     assert len(stopped.of("update_refused")) == 2
 
 

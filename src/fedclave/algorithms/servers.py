@@ -5,7 +5,11 @@ import numpy as np
 
 from fedclave.algorithms.core import Aggregate, Algorithm
 from fedclave.algorithms.folds import Range, exact_mean
+from fedclave.errors import SettingsError
 from fedclave.tensors import BFLOAT16, Array, Tensors, narrow, widen
+
+MOST_RATE = 1000.0
+"""Most that a server's learning rate may be; published ones are at most 10."""
 
 
 def fedavg(bounds: Range, *, learning_rate: float = 1.0) -> Algorithm:
@@ -14,6 +18,11 @@ def fedavg(bounds: Range, *, learning_rate: float = 1.0) -> Algorithm:
     With ``learning_rate`` 1 this is the weighted mean of the members' models. Integer and bool
     tensors (counters, masks) take the whole mean change, whatever the learning rate.
     """
+    if not 0 < learning_rate <= MOST_RATE:
+        wanted = f"fedavg.learning_rate must be above 0 and at most {MOST_RATE:g}"
+        raise SettingsError(
+            [("learning_rate", f"{wanted}, got {learning_rate:g}. 1 is plain averaging")]
+        )
 
     def step(params: Tensors, state: Tensors, aggregate: Aggregate) -> tuple[Tensors, Tensors]:
         moved = {name: move(params[name], d, learning_rate) for name, d in aggregate.mean.items()}

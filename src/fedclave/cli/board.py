@@ -83,6 +83,10 @@ def _member_left(board: Board, event: Event) -> None:
         board.notice(event)
 
 
+def _members_trouble(board: Board, event: Event) -> None:
+    board.notice(event)
+
+
 def _peer_refused(board: Board, event: Event) -> None:
     board.notice(event)
 
@@ -149,6 +153,7 @@ _FOLDS: dict[str, Callable[[Board, Event], None]] = {
     "member_joined": _member_joined,
     "member_left": _member_left,
     "peer_refused": _peer_refused,
+    "members_trouble": _members_trouble,
     "members_awaited": _members_awaited,
     "round_opened": _round_opened,
     "task_started": _task_started,

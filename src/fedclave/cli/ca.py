@@ -252,6 +252,7 @@ async def open_service(
         listen or interfaces(default_address(workspace)),
         clock=lambda: datetime.now(UTC),
         joined=joined,
+        trouble=console.note,
     )
 
 

@@ -22,7 +22,7 @@ from fedclave.engine.events import SCHEMA, Events
 from fedclave.engine.notebook import Notebook
 from fedclave.engine.spool import Spool
 from fedclave.engine.store import State, Store, lock
-from fedclave.errors import PlanError, Unavailable, UserError
+from fedclave.errors import PlanError, UserError
 from fedclave.learners.base import Site
 from fedclave.plan import Plan
 from fedclave.tensors import Stored, Tensors
@@ -119,7 +119,7 @@ async def aggregate(party: Party, listen: str) -> State:
     memory.keep_freed_chunks()
     workspace, plan = party.workspace, party.plan
     party.certified("aggregator")
-    members = LiveMembers(workspace)
+    members = _Members(party, LiveMembers(workspace))
     if not members():
         raise UserError(
             f"{workspace.members} lists no members, so nobody could take part. Invite them with"
@@ -134,7 +134,7 @@ async def aggregate(party: Party, listen: str) -> State:
         spool = Spool(workspace.save / "spool")
         hub = Hub(spool, events)
         anchors = Anchors.read(workspace.cert)
-        door = Door(anchors=anchors, members=_at_the_door(members), now=party.clock)
+        door = Door(anchors=anchors, members=members, now=party.clock)
         server = Server(
             Service(plan, store, hub, door, events),
             read=lambda: Credentials.read(workspace.cert, party.name),
@@ -183,7 +183,7 @@ async def collaborate(party: Party, data: Path, address: str) -> str:
         )
         renewed = "the certificate was renewed"
         async with _looked_after(party, "collaborator", lambda: client.reconnect(renewed)):
-            return await client.run(plan.network.patience_s)
+            return await client.run(plan.network.patience_s, plan.network.stall_s)
     finally:
         notebook.close()
 
@@ -234,16 +234,28 @@ def _rules(workspace: Workspace, plan: Plan, members: Callable[[], Collection[st
     )
 
 
-def _at_the_door(members: Callable[[], Collection[str]]) -> Callable[[], Collection[str]]:
-    """The members for the door: while their list has a mistake nobody comes in, but may later."""
+class _Members:
+    """The list of members, or the last good one while it has a mistake, of which is told once.
 
-    def listed() -> Collection[str]:
+    So a slip of the pen in the middle of a run neither ends it nor lets anybody in.
+    """
+
+    def __init__(self, party: Party, read: Callable[[], Collection[str]]) -> None:
+        self._party = party
+        self._read = read
+        self._last = read()  # a mistake at the start is the operator's to correct first
+        self._said = ""
+
+    def __call__(self) -> Collection[str]:
         try:
-            return members()
+            self._last, self._said = self._read(), ""
         except PlanError as error:
-            raise Unavailable(f"the aggregator's list of members has a mistake: {error}") from error
-
-    return listed
+            if str(error) != self._said:
+                self._said = str(error)
+                self._party.tell(
+                    "members_trouble", message=f"{error} Until then the list before it counts"
+                )
+        return self._last
 
 
 @asynccontextmanager

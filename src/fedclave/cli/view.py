@@ -222,6 +222,7 @@ _ABSENT = (("missing", "late"), ("failed", "failed"))
 
 _SENTENCES: dict[str, Callable[[Event, Board], str]] = {
     "listening": lambda event, board: f"listening on {event['address']}",
+    "members_trouble": lambda event, board: f"warning: {event['message']}",
     "recalling": lambda event, board: (
         f"the run was over before: for {event['seconds']:.0f} s, parties that have not heard are"
         " told"

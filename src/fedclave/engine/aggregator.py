@@ -22,9 +22,12 @@ from fedclave.engine.round import Outcome, Round
 from fedclave.engine.spool import Body
 from fedclave.engine.store import Best, State, Store
 from fedclave.errors import Code, Refused, Unavailable, UserError
+from fedclave.learners.base import is_finite
 from fedclave.messages import Measurement, Reply, Request
 from fedclave.plan import Plan
 from fedclave.tensors import Layout, Tensors
+
+MAX_SAID = 1024  # characters of a refusal in an event: a member may have chosen some of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,9 @@ class Aggregator:
             size=state.params.size,
             resumed=state.round > 0,
         )
+        for record in self._store.records():  # killed between the journal and the event
+            if record["round"] > self._events.closed:
+                self._events.emit("round_closed", **record, seconds=0.0)
         for path in self._store.damaged:
             self._events.emit("checkpoint_damaged", path=str(path), round=state.round)
         try:
@@ -104,6 +110,7 @@ class Aggregator:
             aggregate = self._rules.algorithm.fold.done(progress.fold)
             step = self._rules.algorithm.step
             params, algorithm = await asyncio.to_thread(step, params, algorithm, aggregate)
+            await asyncio.to_thread(_require_finite, params, number)
         return await self._close(state, progress, params, algorithm)
 
     async def _present(self, number: int) -> None:
@@ -298,7 +305,7 @@ class Aggregator:
             round=progress.round.number,
             member=member,
             code=str(refused.code),
-            message=refused.message,
+            message=refused.message[:MAX_SAID],
         )
         waited_for = member in progress.round.missing and member not in progress.judging
         if waited_for and progress.round.outcome(arrived) is None:
@@ -374,12 +381,22 @@ async def _until_over(progress: _Progress, asks: Sequence["asyncio.Task[None]"])
             continue
 
 
+def _require_finite(params: Tensors, number: int) -> None:
+    """A model that is not finite is of no use to anybody, and would not be noticed as early."""
+    for name in params:
+        if not is_finite(params[name]):
+            raise UserError(
+                f"round {number} would make tensor {name!r} of the global model infinite or NaN."
+                " Lower the learning rates, or fold.limit; the model of the round before is kept"
+            )
+
+
 def _require_quorum(end: Round) -> None:
     if end.outcome(monotonic()) is Outcome.FAILED:
         failed = ", ".join(f"{member} ({code})" for member, code in end.failed.items())
         raise Unavailable(
             f"round {end.number} has {len(end.accepted)} of the {end.needed} answers that it"
-            f" needs. Failed: {failed or 'none'}. Silent: {', '.join(end.missing) or 'none'}."
+            f" needs. Failed: {failed or 'none'}. Not heard: {', '.join(end.missing) or 'none'}."
             f" Start again when they are back, or without those who will not be (plan/cols.yaml):"
             f" the run goes on with round {end.number}"
         )

@@ -73,7 +73,7 @@ FIELDS: dict[str, dict[str, str]] = {
         "missing": "members that did not answer in time",
         "metrics": "series/metric -> mean weighted by examples",
         "bytes": "{up, down}: model bytes of this round",
-        "seconds": "wall time of the round",
+        "seconds": "wall time of the round; 0 if its process was killed before it told",
         "model": "digest of the new global model",
     },
     "best_model": {"round": "number", "metric": "name", "value": "number", "model": "digest"},
@@ -100,6 +100,8 @@ class Events:
         self._listeners = listeners
         self._lock = threading.Lock()
         self._file = None
+        self.closed = 0 if path is None else _last_closed(path)
+        """The latest round whose ``round_closed`` is in the file."""
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _drop_cut_line(path)
@@ -112,6 +114,8 @@ class Events:
             raise Bug(f"event {event!r} with fields {sorted(fields)}")
         line = {"v": SCHEMA, "time": self._now().isoformat(), "event": event, **fields}
         with self._lock:
+            if event == "round_closed":
+                self.closed = fields["round"]
             if self._file is not None:
                 self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 self._file.flush()
@@ -131,6 +135,17 @@ def read(path: Path) -> Iterator[Event]:
         for line in file:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+def _last_closed(path: Path) -> int:
+    """The latest round that a file of events has closed, of the run that it ends with."""
+    last = 0
+    for event in read(path) if path.exists() else ():
+        if event["event"] == "round_closed":
+            last = event["round"]
+        elif event["event"] == "run_started" and not event["resumed"]:
+            last = 0
+    return last
 
 
 def _drop_cut_line(path: Path) -> None:

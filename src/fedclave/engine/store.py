@@ -146,9 +146,11 @@ class Store:
         )
 
     def records(self) -> list[dict[str, Any]]:
-        """What ``put`` was given for each round, in order."""
-        rows = self._database.execute("select record from rounds where round > 0 order by round")
-        return [json.loads(text) for (text,) in rows]
+        """What ``put`` was given for each round, in order, and the ``model`` that it made."""
+        rows = self._database.execute(
+            "select record, model from rounds where round > 0 order by round"
+        )
+        return [{**json.loads(text), "model": model} for text, model in rows]
 
     def best(self) -> Best | None:
         """The best model so far."""
@@ -168,7 +170,16 @@ class Store:
         self._lock.close()
 
     def _require(self, plan: str) -> None:
-        """The folder holds this plan's run; a new folder becomes this plan's."""
+        """The folder holds this plan's run; a new folder becomes this plan's.
+
+        One with models and an empty journal is no new folder: the journal was lost.
+        """
+        known = self._database.execute("select 1 from run").fetchone() is not None
+        if not known and any((self._folder / "models").glob("*.safetensors")):
+            raise UserError(
+                f"{self._folder} holds models of a run, but its journal (federation.db) is empty or"
+                f" new. Restore it from a copy, or {ANEW}"
+            )
         with self._writing() as rows:
             rows.execute("insert into run select ? where not exists (select 1 from run)", (plan,))
         (found,) = self._database.execute("select plan from run").fetchone()

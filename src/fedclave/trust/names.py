@@ -59,6 +59,8 @@ class Identity:
             names = document.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except (x509.ExtensionNotFound, x509.DuplicateExtension) as error:
             raise ValueError("it carries no one list of names") from error
+        except x509.UnsupportedGeneralNameType as error:
+            raise ValueError("it carries a kind of name that no party has") from error
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         if len(uris) != 1:
             raise ValueError(f"it carries {len(uris)} URI names, not one")

@@ -54,8 +54,8 @@ def check(
         if not request.is_signature_valid:
             raise _bad("is not signed by its own key")
         key = request.public_key()
-        extensions = list(request.extensions)
         identity = Identity.of(request)
+        extensions = list(request.extensions)
     except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
         raise _bad(f"is not one for a party ({error})") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not keys.is_p256(key):

@@ -73,7 +73,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch, *streams: list[pb.Down]) -> str:
         return Channel(Call(clock, left.pop(0)))
 
     collaborator = cast(Collaborator, None)  # it is asked nothing
-    return asyncio.run(Client("anna", "p", "agg:1", connect, collaborator).run(PATIENCE_S))
+    return asyncio.run(Client("anna", "p", "agg:1", connect, collaborator).run(PATIENCE_S, 60.0))
 
 
 def test_a_stream_that_stood_is_contact_however_quiet_it_was(

@@ -52,15 +52,17 @@ async def serve_enrolment(
     *,
     clock: Clock,
     joined: Joined = lambda identity: None,
+    trouble: Callable[[str], None] = lambda message: None,
 ) -> "Enrolment":
     """Listen for parties that join or renew. Raises ``Unavailable`` if the port is taken.
 
     ``joined`` is told of each party that a token let in, before the party is: a place to add its
-    name to the members. It hears of a party again when that one repeats its request.
+    name to the members. It hears of a party again when that one repeats its request. ``trouble``
+    is told what is wrong on this machine; the party only hears that something is.
     """
     issuer = _Issuer(authority, tokens, clock)
     issuer.certificate()  # now, for an expired CA is the operator's to know
-    service = Enrolment(issuer, joined)
+    service = Enrolment(issuer, joined, trouble)
     await service.start(address)
     return service
 
@@ -68,7 +70,8 @@ async def serve_enrolment(
 class Enrolment:
     """The service while it listens on ``port``."""
 
-    def __init__(self, issuer: "_Issuer", joined: Joined) -> None:
+    def __init__(self, issuer: "_Issuer", joined: Joined, trouble: Callable[[str], None]) -> None:
+        self._trouble = trouble
         self._issuer = issuer
         self._joined = joined
         self._server = grpc.aio.server(options=_SERVER_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
@@ -77,7 +80,7 @@ class Enrolment:
     async def start(self, address: str) -> None:
         """Bind the port and listen."""
         calls = {
-            name: grpc.unary_unary_rpc_method_handler(_answering(call))
+            name: grpc.unary_unary_rpc_method_handler(_answering(call, self._trouble))
             for name, call in (
                 ("Roots", self._roots),
                 ("Join", self._join),
@@ -245,6 +248,7 @@ def _is_signed(
 
 def _answering(
     call: Callable[[bytes], Awaitable[bytes]],
+    trouble: Callable[[str], None],
 ) -> Callable[[bytes, Any], Awaitable[bytes]]:
     """The call, with refusals as a gRPC status."""
 
@@ -257,6 +261,12 @@ def _answering(
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
         except DecodeError:
             await frames.abort(context, Refused(Code.MALFORMED, "the message does not parse"))
+        except UserError as error:  # of this machine: its operator hears it, the party does not
+            trouble(str(error))
+            await context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                "the CA cannot answer, for a reason on its own machine. Tell its operator",
+            )
         raise AssertionError("abort raises")
 
     return answer

@@ -33,7 +33,6 @@ Notice = Callable[[str, dict[str, Any]], None]
 """Told what happens, for views: (event, fields)."""
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 15.0
-STALL_S = 60.0
 
 
 class Client:
@@ -55,6 +54,7 @@ class Client:
         self._connect = connect
         self._collaborator = collaborator
         self._notice = notice
+        self._stall_s = 60.0
         self._instance = secrets.token_hex(8)
         self._contact = monotonic()
         self._stream: _Stream | None = None
@@ -65,11 +65,13 @@ class Client:
         if self._stream is not None:
             self._stream.fail(Unavailable(reason))
 
-    async def run(self, patience_s: float) -> str:
+    async def run(self, patience_s: float, stall_s: float) -> str:
         """Take part; returns the digest of the final model.
 
-        Raises ``Refused`` at once, ``Unavailable`` after ``patience_s`` without contact.
+        Raises ``Refused`` at once, ``Unavailable`` after ``patience_s`` without contact. A transfer
+        of which nothing moves for ``stall_s`` is begun again where it stood.
         """
+        self._stall_s = stall_s
         self._contact, pause = monotonic(), FIRST_PAUSE_S
         while True:
             before = self._contact
@@ -122,7 +124,7 @@ class Client:
             f"/{SERVICE}/Fetch", request_serializer=pb.FetchRequest.SerializeToString
         )(pb.FetchRequest(digest=request.params, offset=incoming.offset))
         try:
-            async with self._told(), _moving() as moved:
+            async with self._told(), _moving(self._stall_s) as moved:
                 while (chunk := await call.read()) is not grpc.aio.EOF:
                     incoming.write(chunk)
                     self.traffic.down += len(chunk)
@@ -147,18 +149,18 @@ class Client:
         commit = pb.PushCommit(digest=packet.digest, size=packet.size)
         async with self._told():
             await call.write(frames.BEGIN + begin.SerializeToString())
-            ready = await _within(call.read())
+            ready = await _within(call.read(), self._stall_s)
             if ready is grpc.aio.EOF:
                 await _ended(call)
             with path.open("rb", buffering=0) as file:
                 file.seek(ready.offset)
-                async with _moving() as moved:
+                async with _moving(self._stall_s) as moved:
                     while chunk := file.read(CHUNK):
                         await call.write(frames.DATA + chunk)
                         self.traffic.up += len(chunk)
                         moved()
             await call.write(frames.COMMIT + commit.SerializeToString())
-            receipt = await _within(call.read())
+            receipt = await _within(call.read(), self._stall_s)
             if receipt is grpc.aio.EOF or not receipt.complete:
                 await _ended(call)
             await call.done_writing()
@@ -339,20 +341,20 @@ def _swallow(task: "asyncio.Future[None]") -> None:
 
 
 @asynccontextmanager
-async def _moving() -> AsyncIterator[Callable[[], None]]:
+async def _moving(stall_s: float) -> AsyncIterator[Callable[[], None]]:
     """A transfer that must go on; calls what it yields for each chunk."""
     try:
-        async with frames.moving(STALL_S) as moved:
+        async with frames.moving(stall_s) as moved:
             yield moved
     except TimeoutError as error:
-        raise Unavailable(f"nothing moved for {STALL_S:g} s") from error
+        raise Unavailable(f"nothing moved for {stall_s:g} s (network.stall_s)") from error
 
 
-async def _within(reading: Awaitable[Any]) -> Any:
+async def _within(reading: Awaitable[Any], stall_s: float) -> Any:
     try:
-        return await asyncio.wait_for(reading, STALL_S)
+        return await asyncio.wait_for(reading, stall_s)
     except TimeoutError as error:
-        raise Unavailable(f"no progress for {STALL_S:g} s") from error
+        raise Unavailable(f"no progress for {stall_s:g} s (network.stall_s)") from error
 
 
 async def _ended(call: Any) -> None:

@@ -13,11 +13,33 @@ BURST = 200.0  # of them at once
 AT_ONCE = {"Work": 2, "Fetch": 2, "Push": 2, "Status": 2}
 """Calls of one kind that a member may have open; two, as a new one replaces one that was lost."""
 
+MOST_PEERS = 4096  # remembered at once
+
 
 @dataclass
 class _Bucket:
     tokens: float
     at: float
+
+
+class Told:
+    """How often one peer may be written about: a line for each call would fill the disk."""
+
+    def __init__(self, burst: int = 20, each_s: float = 60.0) -> None:
+        self._burst = burst
+        self._each_s = each_s
+        self._told: dict[str, tuple[float, int]] = {}  # when the count began, and the count
+
+    def more(self, peer: str, now: float) -> int | None:
+        """None: not this time. Else how many times it was not, since the last time it was."""
+        begun, count = self._told.get(peer, (now, 0))
+        passed_over = 0
+        if now - begun >= self._each_s:
+            begun, count, passed_over = now, 0, max(count - self._burst, 0)
+        if len(self._told) > MOST_PEERS:
+            self._told.clear()
+        self._told[peer] = (begun, count + 1)
+        return None if count >= self._burst else passed_over
 
 
 class Quota:

@@ -28,11 +28,12 @@ from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.frames import CHUNK
 from fedclave.transport.grpc.hub import Hub, Session
 from fedclave.transport.grpc.proto import federation_pb2 as pb
-from fedclave.transport.grpc.quota import Quota
+from fedclave.transport.grpc.quota import Quota, Told
 from fedclave.trust import gate
 from fedclave.trust.credentials import Credentials
 
 HELLO_S = 10.0
+MAX_SAID = 1024  # characters of a refusal in an event: a peer may have chosen some of them
 
 Context = Any  # grpc.aio.ServicerContext; its stubs leave the type parameters open
 
@@ -67,6 +68,7 @@ class Service:
         self._events = events
         self._stall_s = plan.network.stall_s
         self._quota = Quota()
+        self._told = Told()
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The calls as gRPC knows them; bodies of Fetch and Push stay raw bytes."""
@@ -106,8 +108,7 @@ class Service:
                 with self._quota.calling(member.name, name):
                     await call(member, incoming, context)
             except Refused as refused:
-                fields = {"code": str(refused.code), "message": refused.message}
-                self._events.emit("peer_refused", peer=peer, **fields)
+                self._record(peer, refused)
                 if refused.code in _FOR_GOOD:
                     self._hub.expel(gate.fingerprint(_certificate(context)), refused)
                 await frames.abort(context, refused)
@@ -115,6 +116,14 @@ class Service:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
         return guarded
+
+    def _record(self, peer: str, refused: Refused) -> None:
+        """An event, unless this peer had too many of late: then one that tells how many."""
+        more = self._told.more(peer.rpartition(":")[0] or peer, monotonic())  # without a port
+        if more is None:
+            return
+        message = refused.message[:MAX_SAID] + (f" (and {more} more since)" if more else "")
+        self._events.emit("peer_refused", peer=peer, code=str(refused.code), message=message)
 
     async def _work(
         self, member: gate.Member, incoming: AsyncIterator[pb.Up], context: Context
