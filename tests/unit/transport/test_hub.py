@@ -97,6 +97,25 @@ def test_the_verdict_goes_to_the_connection_that_the_member_then_has(tmp_path: P
     assert asyncio.run(scenario()) == [0, ["duplicate", None]]
 
 
+def test_an_answer_that_closes_the_round_is_not_withdrawn(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        closing = asyncio.Event()
+
+        async def judge(reply: Reply, body: Body | None) -> None:
+            closing.set()
+            await asyncio.sleep(0.05)
+
+        async with Town(tmp_path, judge) as town:
+            session = await town.connected()
+            town.hub.reply(session, Reply(request=REQUEST.id, packet=await town.pushed()))
+            await closing.wait()
+        await asyncio.sleep(0.1)
+        downs = [session.down.get_nowait() for _ in range(session.down.qsize())]
+        return [down.WhichOneof("body") for down in downs if down is not None]
+
+    assert asyncio.run(scenario()) == ["request", "verdict"]
+
+
 def test_an_upload_that_was_not_answered_with_is_resumed_by_the_next_connection(
     tmp_path: Path,
 ) -> None:

@@ -115,7 +115,8 @@ class Hub:
             if self._asks.get(member) is ask:
                 del self._asks[member]
             ask.discard()
-            if not answered.done() or answered.cancelled():
+            withdrawn = not answered.done() or answered.cancelled()
+            if withdrawn and not ask.is_judged:  # else the verdict is on its way
                 self._send(member, pb.Down(withdrawn=pb.Withdrawn(request=request.id)))
 
     async def join(self, session: Session) -> None:
