@@ -56,6 +56,7 @@ class Code(StrEnum):
 
     BAD_SIGNATURE = "bad-signature"
     WRONG_CONTRACT = "wrong-contract"
+    CANNOT_OPEN = "cannot-open"
 
     # Attestation: what a verifier of evidence finds (RFC 9334); docs/reference/errors.md
     ATT_MALFORMED = "ATT-MALFORMED"
@@ -125,6 +126,7 @@ MEANING: dict[Code, str] = {
     Code.TOKEN_EXPIRED: "the join token has expired",
     Code.BAD_SIGNATURE: "too few valid signatures by keys that are trusted for it",
     Code.WRONG_CONTRACT: "a file, or the peer, is not of the contract that was signed",
+    Code.CANNOT_OPEN: "something sealed was changed, or is for another key, contract or purpose",
     Code.ATT_MALFORMED: "the evidence does not parse, or has bytes that no format explains",
     Code.ATT_UNSUPPORTED: "a kind or version of evidence that this build does not verify",
     Code.ATT_SIGNATURE: "a signature inside the quote is not valid",

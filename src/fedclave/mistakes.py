@@ -3,8 +3,11 @@
 
 import re
 import reprlib
+from collections.abc import Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from math import isfinite
+from types import NoneType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -42,6 +45,10 @@ _FORMS = {
     "function": ("a reference", "Write MODULE:FUNCTION, for example src.assignment:assign."),
     "device": ("a device", "Write auto, cpu, cuda or cuda:N."),
     "run": ("a method's name", "Write the name of the learner's method, for example fit."),
+    "signers": (
+        "a public key",
+        "Write ed25519: and its 32 bytes in base64, as 'fx attest policy sign' prints it.",
+    ),
     "address": ("an address", "Write HOST:PORT, for example aggregator.example.org:8443."),
 }
 """What keys with a pattern want; all others are names."""
@@ -65,6 +72,36 @@ def found(
                 remedy=remedy,
             )
     return problems
+
+
+def uncut(at: yamlfile.Path, broken: set[yamlfile.Path]) -> yamlfile.Path:
+    """The place, or the nearest one around it that was not cut out before."""
+    while at in broken:
+        at = at[:-1]
+    return at
+
+
+def cut(value: Any, at: yamlfile.Path, standins: Mapping[yamlfile.Path, Any]) -> yamlfile.Path:
+    """Take the part at a place out of a document, or put a stand-in there; returns the place.
+
+    A part of a list takes the list with it, a key that is missing the mapping that wants it.
+    """
+    parts = [value]
+    for key in at[:-1]:
+        inner = parts[-1]
+        known = key in inner if isinstance(inner, dict) else False
+        if not known:
+            return cut(value, at[: len(parts) - 1], standins) if len(parts) > 1 else at
+        parts.append(inner[key])
+    if at in standins:
+        parts[-1][at[-1]] = deepcopy(standins[at])
+    elif isinstance(parts[-1], dict) and at[-1] in parts[-1]:
+        del parts[-1][at[-1]]
+        if not parts[-1] and at[:-1] in standins:
+            parts[-2][at[-2]] = deepcopy(standins[at[:-1]])
+    elif len(at) > 1:
+        return cut(value, at[:-1], standins)
+    return at
 
 
 def _sentence(item: Any, at: yamlfile.Path, model: type[BaseModel]) -> tuple[str, str]:
@@ -109,4 +146,6 @@ def _keys_beside(at: yamlfile.Path, model: Any) -> list[str]:
     for part in at[:-1]:
         inner = [kind for kind in get_args(model) if kind is not ...]
         model = inner[-1] if inner else model.model_fields[part].annotation
+        if NoneType in get_args(model):  # a section that may be left out
+            model = get_args(model)[0]
     return [field.alias or name for name, field in model.model_fields.items()]

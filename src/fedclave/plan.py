@@ -14,7 +14,15 @@ from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fedclave import canonical, mistakes, yamlfile
 from fedclave.errors import PlanError, Problem
@@ -24,6 +32,8 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 """Names of federations and parties: letters, digits, dot, dash, underscore; 1 to 64 of them."""
 Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+Listed = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+"""What YAML has as a list is a tuple here."""
 
 
 class Part(BaseModel):
@@ -71,13 +81,8 @@ class TaskPart(Open):
 
     run: str = Field(pattern=r"^[A-Za-z]\w*$")
     """The learner's method."""
-    on: tuple[On, ...] = ()
+    on: Annotated[tuple[On, ...], Listed] = ()
     """Empty: it trains. ``global`` measures the model that was sent, ``local`` the one trained."""
-
-    @field_validator("on", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
 
 
 class GroupPart(Part):
@@ -85,33 +90,23 @@ class GroupPart(Part):
 
     name: Name
     """What the group is called; only for people."""
-    tasks: tuple[str, ...]
+    tasks: Annotated[tuple[str, ...], Listed]
     """Names of tasks."""
-    members: tuple[Name, ...] | None = None
+    members: Annotated[tuple[Name, ...] | None, Listed] = None
     """Who belongs to it. Without it and ``share``: everybody."""
     share: Annotated[float, Field(gt=0, le=1)] | None = None
     """A random part of the members, drawn anew in each round."""
-
-    @field_validator("tasks", "members", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
 
 
 class AssignmentPart(Part):
     """Who does what in which round: groups, or the workspace's own ``function``."""
 
-    groups: tuple[GroupPart, ...] = ()
+    groups: Annotated[tuple[GroupPart, ...], Listed] = ()
     """Without groups, everybody does every task."""
     sample: float = Field(1.0, gt=0, le=1)
     """Part of the members that a round asks at all, at least one; drawn anew in each round."""
     function: Reference | None = None
     """``MODULE:FUNCTION`` in the workspace that assigns tasks, in place of ``groups``."""
-
-    @field_validator("groups", mode="before")
-    @classmethod
-    def _listed(cls, value: object) -> object:
-        return tuple(value) if isinstance(value, list) else value
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:
@@ -209,6 +204,39 @@ class NetworkPart(Part):
         return value
 
 
+_KEY = r"^ed25519:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+"""32 bytes leave two spare bits in the last digit of base64: zeros, so one key is one text."""
+PolicyKey = Annotated[str, Field(pattern=_KEY, json_schema_extra={"format": "public key"})]
+
+
+class AttestationPart(Part):
+    """Who proves what it runs, and who may sign the policy that says what is good enough."""
+
+    required: Annotated[tuple[Literal["aggregator", "collaborators"], ...], Listed]
+    """``[aggregator]``, or ``[aggregator, collaborators]``."""
+    signers: Annotated[tuple[PolicyKey, ...], Listed]
+    """Keys that may sign the policy, each as ``fx attest policy sign`` prints it."""
+    threshold: int = Field(1, ge=1)
+    """How many of them must have signed it."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        wrong = ""
+        if self.required not in (("aggregator",), ("aggregator", "collaborators")):
+            wrong = "required has another form. Write [aggregator] or [aggregator, collaborators]"
+        elif len(set(self.signers)) != len(self.signers):
+            wrong = "a key stands twice among the signers. Keep one of the two"
+        elif self.threshold > len(self.signers):
+            wrong = f"threshold is more than all {len(self.signers)} signers. Lower it, or add some"
+        if wrong:
+            raise ValueError(wrong)
+        return self
+
+
+def _without_null(schema: dict[str, Any]) -> None:
+    schema.update(schema.pop("anyOf")[0])  # the key may be left out, but not empty
+
+
 class Plan(Part):
     """Everything that the parties agreed to do. ``digest`` names it."""
 
@@ -229,11 +257,23 @@ class Plan(Part):
     fold: FoldPart = FoldPart()
     best: BestPart = BestPart()
     network: NetworkPart = NetworkPart()
+    attestation: AttestationPart | None = Field(None, json_schema_extra=_without_null)
+
+    @field_validator("attestation", mode="before")
+    @classmethod
+    def _is_said(cls, value: object) -> object:
+        if value is None:  # a slip of the pen must not switch it off
+            raise ValueError(
+                "expected a mapping, got nothing. Write KEY: VALUE lines, or remove it"
+            )
+        return value
 
     @property
     def digest(self) -> str:
         """SHA-256 of the plan's canonical bytes: defaults filled in, comments and order gone."""
-        return canonical.digest("plan", self.model_dump(mode="json", by_alias=True))
+        unsaid = {"attestation"} if self.attestation is None else None  # younger than other keys
+        value = self.model_dump(mode="json", by_alias=True, exclude=unsaid)
+        return canonical.digest("plan", value)
 
 
 def load(path: Path) -> Plan:
@@ -296,11 +336,11 @@ def salvage(document: yamlfile.Document) -> Salvaged:
         except ValidationError as error:
             found = mistakes.found(error, document, Plan)
             problems |= {at: p for at, p in found.items() if at not in broken}
-            cuts = {_uncut(at, broken) for at in found}
+            cuts = {mistakes.uncut(at, broken) for at in found}
             if () in cuts:
                 break
             for at in cuts:
-                broken |= {at, _cut(value, at)}
+                broken |= {at, mistakes.cut(value, at, _STANDINS)}
     salvaged = Salvaged(problems=(), plan=plan, broken=frozenset(broken))
     for at, reason, remedy in _contradictions(salvaged):
         problems[at] = Problem(
@@ -312,36 +352,6 @@ def salvage(document: yamlfile.Document) -> Salvaged:
         )
     ordered = sorted(problems.values(), key=lambda problem: problem.line)
     return replace(salvaged, problems=tuple(ordered))
-
-
-def _uncut(at: yamlfile.Path, broken: set[yamlfile.Path]) -> yamlfile.Path:
-    """The place, or the nearest one around it that was not cut out before."""
-    while at in broken:
-        at = at[:-1]
-    return at
-
-
-def _cut(value: Any, at: yamlfile.Path) -> yamlfile.Path:
-    """Take the part at a place out of a document, or put a stand-in there; returns the place.
-
-    A part of a list takes the list with it, a key that is missing the mapping that wants it.
-    """
-    parts = [value]
-    for key in at[:-1]:
-        inner = parts[-1]
-        known = key in inner if isinstance(inner, dict) else False
-        if not known:
-            return _cut(value, at[: len(parts) - 1]) if len(parts) > 1 else at
-        parts.append(inner[key])
-    if at in _STANDINS:
-        parts[-1][at[-1]] = deepcopy(_STANDINS[at])
-    elif isinstance(parts[-1], dict) and at[-1] in parts[-1]:
-        del parts[-1][at[-1]]
-        if not parts[-1] and at[:-1] in _STANDINS:
-            parts[-2][at[-2]] = deepcopy(_STANDINS[at[:-1]])
-    elif len(at) > 1:
-        return _cut(value, at[:-1])
-    return at
 
 
 def _contradictions(salvaged: Salvaged) -> Iterator[tuple[yamlfile.Path, str, str]]:

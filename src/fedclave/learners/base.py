@@ -222,13 +222,24 @@ _SIMPLE: dict[object, type] = {t: t for t in (bool, int, float, str)} | {
 }
 
 
+_WRITTEN = {
+    bool: "true or false",
+    int: "a whole number, without quotes",
+    float: "a number, without quotes",
+    str: "a text, in quotes if it looks like a number",
+}
+
+
 def _wrong_type(what: str, parameter: inspect.Parameter, value: Scalar) -> str:
     expected = _SIMPLE.get(parameter.annotation)
     fits = type(value) is expected or (expected is float and type(value) is int)
     if expected is None or fits:
         return ""
     got = f"{type(value).__name__} {value!r}"
-    return f"{what}: the setting {parameter.name!r} must be {expected.__name__}, got {got}"
+    return (
+        f"{what}: the setting {parameter.name!r} must be {expected.__name__}, got {got}."
+        f" Write {_WRITTEN[expected]}"
+    )
 
 
 def _is_setting(parameter: inspect.Parameter) -> bool:

@@ -27,6 +27,9 @@ CONTRACT_TYPE = "application/vnd.fedclave.contract.v1+json"
 ACCEPTANCE_TYPE = "application/vnd.fedclave.acceptance.v1+json"
 """What a signature is about (DSSE payload types)."""
 
+POLICY = "plan/attestation.yaml"
+"""The one file of a contract that changes its id and not what is measured."""
+
 MAX_FILES = 4096
 MAX_PATH = 512  # characters
 _BAD = re.compile(r'[\x00-\x1f\x7f<>:"\\|?*]')
@@ -59,6 +62,16 @@ class Contract:
     def id(self) -> str:
         """SHA-256 (hex) of the contract, under its own domain."""
         return canonical.digest("contract", {"v": 1, **asdict(self)})
+
+    @property
+    def measured_id(self) -> str:
+        """SHA-256 (hex) of the contract without its policy: what a measurement covers.
+
+        The policy names measurements, so no measurement can cover the policy. Who may sign the
+        policy stands in the plan, which is covered.
+        """
+        files = [asdict(file) for file in self.files if file.path != POLICY]
+        return canonical.digest("measured", {"v": 1, **asdict(self), "files": files})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +174,8 @@ def _check_names(names: list[str]) -> None:
             raise _malformed(f"{name[:80]!r} is not a path inside a workspace")
         if _BAD.search(name) or any(part.endswith((".", " ")) for part in parts):
             raise _malformed(f"{name!r} has a character that some file systems do not allow")
+        if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs") for letter in name):
+            raise _malformed(f"{name!r} has characters that cannot be seen")
         if unicodedata.normalize("NFC", name) != name:
             raise _malformed(f"{name!r} is not in Unicode's normal form C")
         folded = unicodedata.normalize("NFC", name.casefold())

@@ -2,8 +2,9 @@
 """The measurement of code that runs in a simulated TEE: what MRENCLAVE is to an enclave.
 
 It covers every file of the installed ``fedclave`` and of the workspace's ``src``, whatever its
-name: a ``gate.so`` beside ``gate.py`` would be imported in its place. Also the contract id. One
-changed byte, one file more, less or renamed: another measurement.
+name: a ``gate.so`` beside ``gate.py`` would be imported in its place. Also the contract, but for
+the attestation policy, which names measurements itself (``Contract.measured_id``). One changed
+byte, one file more, less or renamed: another measurement.
 
 Compiled files, ``__pycache__/*.pyc``, are left out: they differ with the Python and the date, and
 the workspace's are never read (``workspace.importing``). Those of ``fedclave`` are, by a plain
@@ -38,7 +39,7 @@ _CONTRACT = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What was measured: the contract id, and each file's SHA-256 (hex) by its path."""
+    """What was measured: ``Contract.measured_id``, and each file's SHA-256 (hex) by its path."""
 
     contract: str
     files: Mapping[str, str]
@@ -62,7 +63,8 @@ class Measurement:
 def measure(trees: Mapping[str, Path], contract: str) -> Measurement:
     """Measure the files below some folders, each under the name that it has in the measurement.
 
-    ``UserError``: a link or a device among them, a file that cannot be read or changes meanwhile.
+    ``contract`` is a ``Contract.measured_id``. ``UserError``: a link or a device among the files,
+    one that cannot be read or changes meanwhile.
     """
     if not _CONTRACT.fullmatch(contract):
         raise UserError(f"{contract!r} is not a contract id. Give its 64 hexadecimal digits")
@@ -78,7 +80,7 @@ def measure(trees: Mapping[str, Path], contract: str) -> Measurement:
 
 
 def measure_code(src: Path, contract: str) -> Measurement:
-    """Measure this installation of fedclave and a workspace's ``src``."""
+    """Measure this installation of fedclave, a workspace's ``src``, and ``measured_id``."""
     return measure({"fedclave": Path(fedclave.__file__).parent, "src": src}, contract)
 
 

@@ -24,7 +24,7 @@ NAMES = (
 )
 TOP = (
     "Keys here: schema, name, rounds, seed, learner, tasks, assignment, algorithm, quorum, fold,"
-    " best, network."
+    " best, network, attestation."
 )
 METRIC = "Write TASK/METRIC, or TASK/global/METRIC for a task that measures the global model."
 SCALAR = "Write a number, a text, true or false."
@@ -383,3 +383,64 @@ def test_what_a_mistake_leaves_out_makes_no_other(old: str, new: str, count: int
     assert text.count(old) == 1
     found = mistakes(text.replace(old, new)) if count else []
     assert len(found) == count, found
+
+
+KEY, OTHER = (f"ed25519:{'A' * 42}{last}=" for last in "AE")
+ATTESTATION = f"""\
+attestation:
+  required: [aggregator]
+  signers: ['{KEY}', '{OTHER}']
+  threshold: 2
+"""
+PUBLIC_KEY = (
+    "has not the form of a public key. Write ed25519: and its 32 bytes in base64, as 'fx attest"
+    " policy sign' prints it."
+)
+
+
+def test_a_plan_without_attestation_keeps_the_digest_that_it_had_before_there_was_any() -> None:
+    digest = "68974e464df49c83bd1230be0e8d2228b3a3acc93b4b201d0b38523837c2f7f0"
+    assert plan.parse(MINIMAL).digest == digest
+
+
+def test_every_key_of_attestation_is_in_the_digest() -> None:
+    texts = [
+        "",
+        ATTESTATION,
+        ATTESTATION.replace("[aggregator]", "[aggregator, collaborators]"),
+        ATTESTATION.replace("threshold: 2", "threshold: 1"),
+        ATTESTATION.replace(f", '{OTHER}'", "").replace("threshold: 2", "threshold: 1"),
+    ]
+    assert len({plan.parse(MINIMAL + text).digest for text in texts}) == len(texts)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[aggregator]", "[collaborators]", " required has another form. Write [aggregator] or"),
+        ("[aggregator]", "[]", " required has another form. Write [aggregator] or"),
+        ("[aggregator]", "[collaborators, aggregator]", " required has another form."),
+        ("[aggregator]", "[server]", ".required[0]: must be 'aggregator' or 'collaborators', got"),
+        ("[aggregator]", "aggregator", ".required: expected a list, got str"),
+        ("  required: [aggregator]\n", "", ".required: missing. Add it."),
+        (OTHER, KEY, " a key stands twice among the signers. Keep one of the two."),
+        (OTHER, OTHER[:-2] + "B=", f".signers[1]: 'ed25519:AAAA...AAAAAAAAAAAB=' {PUBLIC_KEY}"),
+        (OTHER, "AAAA", f".signers[1]: 'AAAA' {PUBLIC_KEY}"),
+        ("threshold: 2", "threshold: 3", " threshold is more than all 2 signers. Lower it, or"),
+        ("threshold: 2", "threshold: 0", ".threshold: must be at least 1, got 0. Raise it."),
+        ("threshold: 2", "threshold: true", ".threshold: expected int, got bool True."),
+        ("threshold: 2", "treshold: 2", ".treshold: unknown key. Did you mean 'threshold'? Keys"),
+    ],
+)
+def test_mistake_in_attestation(old: str, new: str, expected: str) -> None:
+    at = "attestation" if expected.startswith(".") else "attestation:"
+    found = mistakes(MINIMAL + ATTESTATION.replace(old, new))
+    assert any(f"{at}{expected}" in one for one in found), found
+
+
+@pytest.mark.parametrize("nothing", ["", " null", " ~"])
+def test_an_empty_attestation_does_not_switch_it_off(nothing: str) -> None:
+    assert mistakes(f"{MINIMAL}attestation:{nothing}\n") == [
+        "plan.yaml:8 attestation: expected a mapping, got nothing. Write KEY: VALUE lines, or"
+        " remove it."
+    ]
