@@ -12,9 +12,7 @@ from fedclave.errors import Code, Refused
 from fedclave.trust import dsse, gate
 from fedclave.trust.contract import ACCEPTANCE_TYPE, CONTRACT_TYPE, Acceptance, Contract, File
 
-AUTHOR, SECOND, OWNER, MALLORY = (
-    Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 2, 3, 4)
-)
+AUTHOR, OWNER, MALLORY = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in (1, 3, 4))
 PLAN = "ab" * 32
 CONTRACT = Contract(
     federation="kit", plan=PLAN, files=(File(path="src/a.py", size=1, sha256="0" * 64),)
@@ -36,7 +34,6 @@ def acceptance(of: Acceptance = ACCEPTED, key: Ed25519PrivateKey = OWNER) -> dss
 def accept(signed: dsse.Envelope, given: dsse.Envelope, **how: Any) -> gate.SignedContract:
     usual = {
         "authors": [AUTHOR.public_key()],
-        "threshold": 1,
         "owner": OWNER.public_key(),
         "party": "anna",
         "federation": "kit",
@@ -59,15 +56,6 @@ ATTACKS: dict[str, tuple[Code, Case]] = {
     "no trusted author": (
         Code.BAD_SIGNATURE,
         lambda: accept(contract(), acceptance(), authors=[]),
-    ),
-    "one author where two must sign": (
-        Code.BAD_SIGNATURE,
-        lambda: accept(
-            contract(),
-            acceptance(),
-            authors=[AUTHOR.public_key(), SECOND.public_key()],
-            threshold=2,
-        ),
     ),
     "an acceptance in place of a contract": (
         Code.BAD_SIGNATURE,

@@ -28,10 +28,10 @@ def authority(tmp_path: Path) -> pki.Authority:
 
 
 async def dial(authority: pki.Authority, alice: Credentials, address: str) -> bytes:
-    channel = await open_channel(
+    opened = await open_channel(
         address, identity=alice, anchors=authority.anchors, role="aggregator", now=NOW
     )
-    return await tls.echoed(channel)
+    return await tls.echoed(opened.channel)
 
 
 def refusal(

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from fedclave import tensors
+from fedclave.cli import demo_tamper
 from fedclave.engine import events
 from fedclave.tensors import Stored
 
@@ -121,9 +122,13 @@ def test_plain_text_has_one_line_for_each_round_and_no_escape_codes(ran: Any) ->
 def test_each_party_holds_its_own_key_and_its_own_data_only(ran: Any) -> None:
     home = Path(ran[1]["events"]).parents[2]
     for name in ("alice", "bob", "carol"):
-        assert [p.stem for p in (home / name).rglob("*.key")] == [name]
+        assert sorted(p.stem for p in (home / name).rglob("*.key")) == sorted([name, "owner"])
         assert [p.stem for p in (home / name).rglob("*.npz")] == [name]
-    assert [p.stem for p in (home / "aggregator").rglob("*.key")] == ["aggregator"]
+    own = {path.relative_to(home) for path in (home / "aggregator").rglob("*.key")}
+    assert {path for path in own if "simulated" not in path.parts} == {
+        Path("aggregator/cert/aggregator.key"),
+        Path("aggregator/cert/author.key"),
+    }
     assert not list((home / "aggregator").rglob("*.npz"))
 
 
@@ -201,3 +206,14 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     _, err = process.communicate(timeout=WAIT_S)
     assert process.returncode == 2 and "not empty" in err
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("mode", demo_tamper.MODES)
+def test_whatever_is_tampered_with_the_federation_fails_closed(mode: str, tmp_path: Path) -> None:
+    said = json.loads(done(fx(tmp_path, "--tamper", mode, "--collaborators", "2", "--json")))
+    assert said["failed_closed"] is True
+    assert {one["code"] for one in said["refusals"]} == {demo_tamper.EXPECTED[mode]}
+    assert [one["exit_code"] for one in said["refusals"]] == [3, 3]
+    assert said["updates"] == 0
+    assert 0 < said["up"] < said["model"]  # bytes on the wire: too few for an update
+    assert 0 < said["down"] < said["model"]  # and for a model

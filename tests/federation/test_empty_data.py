@@ -28,11 +28,12 @@ def empty(shard: Path) -> None:
 def running(folders: Folders) -> Iterator[tuple[Party, dict[str, Party]]]:
     """`fx aggregator start` and `fx collaborator start` for everybody."""
     at = folders.aggregator.root
-    started = [aggregator := Party("aggregator", "start", "-C", str(at), "--listen", "localhost:0")]
+    listen = ("-C", str(at), "--listen", "localhost:0", "--allow-simulated")
+    started = [aggregator := Party("aggregator", "start", *listen)]
     try:
         address = aggregator.wait("listening")["address"]
         for name, workspace in folders.parties.items():
-            where = ("-C", str(workspace.root), "--address", address)
+            where = ("-C", str(workspace.root), "--address", address, "--allow-simulated")
             started.append(Party("collaborator", "start", "-n", name, *where))
         yield aggregator, dict(zip(folders.parties, started[1:], strict=True))
     finally:

@@ -58,10 +58,10 @@ def through(
             monkeypatch.setenv("grpc_proxy", f"http://{user}{way}")
             for name in ("no_grpc_proxy", "no_proxy"):
                 monkeypatch.delenv(name, raising=False)
-            channel = await open_channel(
+            opened = await open_channel(
                 address, identity=alice, anchors=authority.anchors, role="aggregator", now=NOW
             )
-            return await tls.echoed(channel), address
+            return await tls.echoed(opened.channel), address
 
     return asyncio.run(attempt())
 

@@ -242,7 +242,10 @@ def test_every_event_of_a_disturbed_run_has_the_fields_of_the_schema(tmp_path: P
     resumed = finished(federation(tmp_path, agreed).run())
     seen = [*stopped.events, *resumed.events]
     assert {e["event"] for e in seen} == FIELDS.keys() - {
-        "member_joined",  # these are a wire's
+        "checkpoint_damaged",
+        "member_attested",  # these are a wire's
+        "member_joined",
+        "trouble",
         "member_left",
         "members_awaited",
         "peer_refused",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tests.support import trust
 
 from fedclave.trust import keys, pki
 from fedclave.trust.credentials import Credentials
@@ -163,8 +164,12 @@ class Federation:
         for part in ("plan", "src", "data"):
             (folder / part).mkdir(parents=True)
         settings = {"rounds": 3, "settings": "{}", "deadline_s": 60, "fraction": 1.0}
+        self.proving: tuple[str, ...] = options.pop("proving", ())
+        freshness = options.pop("freshness", "{}")
         plan = PLAN.format(**{**settings, "patience_s": 20, "stall_s": 30, **options})
         (folder / "plan/plan.yaml").write_text(plan)
+        if self.proving:
+            self.signer = trust.demand(folder / "plan/plan.yaml", self.proving)
         self.admits(*members)
         (folder / "plan/data.yaml").write_text(
             json.dumps({name: f"data/{name}.txt" for name in members})
@@ -176,6 +181,9 @@ class Federation:
             (folder / f"data/{name}.txt").write_text(str(target))
             self.certify("collaborator", name)
         self.fx("plan", "initialize")
+        if self.proving:
+            self.platform = trust.settle(folder, self.signer, freshness, self.now)
+            trust.accept(folder, list(members))
 
     @property
     def anchors(self) -> Anchors:
@@ -255,7 +263,8 @@ class Federation:
             party.kill()
 
     def _start(self, *command: str) -> Party:
-        party = Party(*command[:2], "-C", str(self.folder), *command[2:])
+        simulated = ["--allow-simulated"] if self.proving else []
+        party = Party(*command[:2], "-C", str(self.folder), *simulated, *command[2:])
         self._parties.append(party)
         return party
 

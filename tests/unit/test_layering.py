@@ -29,6 +29,7 @@ BELOW = {
     "cli": GROUND | MIDDLE | {"engine", "transport", "workspace"},
 }
 HEAVY = (
+    "cbor2",
     "dcap_qvl",
     "torch",
     "sklearn",

@@ -9,6 +9,7 @@ import typer
 
 from fedclave.cli import console, options, signals
 from fedclave.cli.options import (
+    AllowSimulated,
     AnswerFile,
     Json,
     JsonLines,
@@ -22,6 +23,8 @@ from fedclave.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from fedclave.cli.run import Party
     from fedclave.engine.store import State
 
@@ -85,6 +88,7 @@ def certify(
 @command(app, "start", "fx aggregator start", "fx aggregator start --listen 127.0.0.1:9000")
 def start(
     listen: Annotated[str | None, listen_at("all interfaces, the plan's port")] = None,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:
@@ -93,30 +97,39 @@ def start(
     Goes on where an earlier start ended, however that ended. Ctrl-C or SIGTERM ends it in order
     (exit code 130 or 143). Events are also appended to logs/events.jsonl.
     """
-    from fedclave.cli import run
+    from functools import partial
+
+    from fedclave.cli import attesting, run
     from fedclave.plan import load
     from fedclave.workspace import layout
 
     opened = layout.open_(workspace.absolute())  # paths in events mean the same everywhere
     plan = load(opened.plan)
+    attesting.run_from_source(plan, "aggregator", allow_simulated=allow_simulated)
     party = run.Party(
         workspace=opened, plan=plan, name=run.AGGREGATOR, clock=lambda: datetime.now(UTC)
     )
-    where = listen or run.wildcard(plan.network.address)
-    advice = "Start again to go on: fx aggregator start"
+    work = partial(
+        run.aggregate,
+        listen=listen or run.wildcard(plan.network.address),
+        allow_simulated=allow_simulated,
+    )
     if as_json:
         from dataclasses import replace
 
-        signals.run(run.aggregate(replace(party, listener=console.emit), where), advice)
+        signals.run(work(replace(party, listener=console.emit)), _ADVICE)
     else:
-        _watch(party, where, advice)
+        _watch(party, work)
 
 
-def _watch(party: "Party", where: str, advice: str) -> None:
+_ADVICE = "Start again to go on: fx aggregator start"
+
+
+def _watch(party: "Party", work: "Callable[[Party], Coroutine[Any, Any, State]]") -> None:
     """Run with a live view, and say at the end what came out."""
     from dataclasses import replace
 
-    from fedclave.cli import run, view
+    from fedclave.cli import view
     from fedclave.workspace import members
 
     plan = party.plan
@@ -133,12 +146,14 @@ def _watch(party: "Party", where: str, advice: str) -> None:
             console.note(event["message"])
 
     with screen:
-        state = signals.run(run.aggregate(replace(party, listener=listener), where), advice)
+        state = signals.run(work(replace(party, listener=listener)), _ADVICE)
     for line in _summary(party, state):
         print(line)
 
 
 def _summary(party: "Party", state: "State") -> list[str]:
+    from shlex import quote
+
     from fedclave.engine import journal
 
     found = journal.read(party.workspace.save)
@@ -155,6 +170,6 @@ def _summary(party: "Party", state: "State") -> list[str]:
         *console.steps(
             "fx model show final",
             "fx model export final model.safetensors",
-            f"less {party.workspace.events}",
+            f"less {quote(str(party.workspace.events))}",
         ),
     ]

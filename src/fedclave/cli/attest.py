@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedclave.cli import console
-from fedclave.cli.options import Json, WorkspaceDir, command, noun
+from fedclave.cli import console, options, tee
+from fedclave.cli.options import AllowSimulated, Json, WorkspaceDir, command, noun
+from fedclave.cli.policy import policy_app
 
 if TYPE_CHECKING:
     from fedclave.trust.collateral_store import Store
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 app = noun("attest", "Show and verify evidence of what a party runs.")
 collateral_app = noun("collateral", "Keep what Intel signs about kinds of platforms.")
 app.add_typer(collateral_app)
+app.add_typer(policy_app)
+tee.add_to(app)
 
 Root = Annotated[
     Path | None,
@@ -31,17 +34,45 @@ Root = Annotated[
 QuoteFile = Annotated[Path, typer.Argument(metavar="QUOTE", help="A file that holds a quote.")]
 
 
-@command(app, "show", "fx attest show quote.bin")
-def show(quote: QuoteFile, as_json: Json = False) -> None:
-    """Show what a quote says. Verifies nothing: anybody can write such bytes.
+@command(
+    app,
+    "show",
+    "fx attest show quote.bin",
+    "fx attest show enclave.pem",
+    "fx attest show localhost:8443 -n alice",
+)
+def show(
+    what: Annotated[
+        str, typer.Argument(metavar="QUOTE|CERT|HOST:PORT", help="What shows the evidence.")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Option("--name", "-n", metavar="NAME", help="With HOST:PORT: the party that asks."),
+    ] = None,
+    allow_simulated: AllowSimulated = False,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
+) -> None:
+    """Show what a quote, an enclave's certificate (RA-TLS) or a running aggregator says.
 
-    SGX quotes of version 3, TDX quotes of versions 4 and 5.
+    Of a file nothing is verified: anybody can write such bytes. An aggregator is asked as a
+    collaborator asks it (fl-attest/1), and verified by this workspace's policy.
     """
-    from fedclave.trust import quotes
+    path = Path(what)
+    if not path.exists() and options.is_address(what):
+        if name is None:
+            raise typer.BadParameter("Say which party asks: --name NAME.", param_hint="'--name'")
+        from fedclave.cli import attesting
 
-    parsed = quotes.parse(_read(quote))
-    value = {"verified": False, **_claims(parsed)}
-    lines = console.rows({name: item for name, item in value.items() if name != "verified"})
+        facts = attesting.asked(workspace, name, what, allow_simulated=allow_simulated)
+        word = f"{facts['word']}: {what} proves that it runs this, to {name}, now."
+        lines = [word, "", *console.rows(dict(facts))]
+        if facts["word"] == "SIMULATED":
+            lines += ["", "SIMULATED: a TEE that protects nobody. Whoever runs it can lie."]
+        console.answer(facts, lines, as_json)
+        return
+    value = {"verified": False, **_evidence(_read(path))}
+    lines = console.rows({key: item for key, item in value.items() if key != "verified"})
     lines += ["", "NOT VERIFIED. Verify it with 'fx attest verify QUOTE --collateral FILE'."]
     console.answer(value, lines, as_json)
 
@@ -64,6 +95,17 @@ def verify(
         ),
     ] = None,
     root: Root = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            "--policy", metavar="FILE", help="Also judge by this policy (its text, unsigned)."
+        ),
+    ] = None,
+    role: Annotated[
+        str,
+        typer.Option("--role", metavar="ROLE", help="With --policy: aggregator or collaborator."),
+    ] = "aggregator",
+    allow_simulated: AllowSimulated = False,
     at: Annotated[
         str | None,
         typer.Option("--at", metavar="TIME", help="Judge as at this time.", show_default="now"),
@@ -74,7 +116,7 @@ def verify(
     """Verify a quote by collateral, offline, with two verifiers that must agree.
 
     Says that the quote is genuine and how its platform stands. Whether that code may take part is
-    for a policy to say. Exit code 3 and a code ATT-... if it is not genuine.
+    for a policy to say (--policy). Exit code 3 and a code ATT-... if it is not genuine.
     """
     from fedclave.trust import collateral as collaterals
     from fedclave.trust import quotes
@@ -89,15 +131,19 @@ def verify(
         else:
             given = collaterals.parse(_read(collateral))
             appraisal = verifying.verify(raw, given, _root(root), now, second)
+    admitted = _judged(policy, role, appraisal, now, allow_simulated) if policy else {}
     named = "Intel SGX Root CA" if root is None else f"{root} (not Intel's)"
     parsed = quotes.parse(raw)
     value = {"verified": True, **_claims(parsed), **_standing(appraisal, now), "root": named}
+    value |= admitted
     lines = [
         f"GENUINE at {console.when(now)}: the platform is {appraisal.status}.",
         "",
         *console.rows({name: item for name, item in value.items() if name != "verified"}),
         "",
-        "Compare mr_enclave (or mr_td) with what you expect to run: a genuine quote alone says"
+        "The policy admits it. A run also asks whether it was made for its own channel."
+        if admitted
+        else "Compare mr_enclave (or mr_td) with what you expect to run: a genuine quote alone says"
         " nothing about which code is good.",
     ]
     console.answer(value, lines, as_json)
@@ -114,8 +160,12 @@ def import_(
 
     Get it from Intel, or a cache of Intel's service; never from the party that you verify.
     """
+    from fedclave.trust import roots
+
     store, now = _store(workspace, root), datetime.now(UTC)
     added = [(path, store.add(_read(path), now)) for path in files]
+    if root is not None:
+        roots.keep(store.folder, _read(root))
     value = [
         {"file": path, "tee": one.tcb_info.tee, "fmspc": one.tcb_info.fmspc.hex(),
          "evaluation": one.evaluation, "until": one.tcb_info.next_update.isoformat()}
@@ -136,6 +186,27 @@ def check(root: Root = None, workspace: WorkspaceDir = Path(), as_json: Json = F
     warnings = store.warnings(datetime.now(UTC))
     good = f"all collateral in {store.folder} is good for a week or more"
     console.answer({"folder": store.folder, "warnings": warnings}, warnings or [good], as_json)
+
+
+def _evidence(raw: bytes) -> dict[str, Any]:
+    """What a quote says; or a certificate, with whether its quote is about its key."""
+    import ssl
+
+    from fedclave.errors import Refused
+    from fedclave.trust import quotes, ratls
+
+    text = raw.lstrip().startswith(b"-----BEGIN CERTIFICATE")
+    if not text and raw[:1] != b"\x30":
+        return _claims(quotes.parse(raw))
+    der = ssl.PEM_cert_to_DER_cert(raw.decode("ascii", "replace").strip()) if text else raw
+    found = ratls.read(der)
+    try:
+        ratls.bound(found)
+        bound = "yes"
+    except Refused as error:
+        bound = f"NO: {error.message}"
+    form = "Gramine's own (legacy)" if found.claims is None else "Interoperable RA-TLS"
+    return {"form": form, "bound to the key": bound, **_claims(quotes.parse(found.quote))}
 
 
 def _store(workspace: Path, root: Path | None) -> "Store":
@@ -176,6 +247,28 @@ def _claims(quote: "Quote") -> dict[str, Any]:
         }
     simulated = quote.header.user_data.startswith(b"SIMULATED")
     return value | {"report_data": body.report_data.hex(), "simulated": simulated}
+
+
+def _judged(
+    path: Path, role: str, appraisal: "Appraisal", now: datetime, allow_simulated: bool
+) -> dict[str, Any]:
+    """What a policy says of it; ``Refused`` if it does not admit it."""
+    from fedclave.trust import judgement
+    from fedclave.trust import policy as policies
+
+    if role not in ("aggregator", "collaborator"):
+        raise typer.BadParameter(f"{role!r} is neither role.", param_hint="'--role'")
+    rules = policies.load(path)
+    verdict = judgement.appraise(
+        rules,
+        role,  # type: ignore[arg-type]  # one of the two
+        role,
+        appraisal,
+        key="",
+        now=now,
+        allow_simulated=allow_simulated,
+    )
+    return {"verdict": verdict.word.value, "policy": rules.label, "note": verdict.note}
 
 
 def _standing(appraisal: "Appraisal", now: datetime) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from fedclave.engine.events import Event
 
 METRIC = "validate/global/accuracy"
+UNATTESTED = "NOT ATTESTED"
 NOTICES = 3
 """How many of the latest refusals and departures stay in sight."""
 
@@ -21,6 +22,8 @@ class Party:
     code: str = ""
     examples: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    word: str = UNATTESTED
+    evidence: str = ""  # measurement, TCB status, age
 
 
 @dataclass
@@ -30,6 +33,8 @@ class Board:
     metric: str = METRIC
     parties: dict[str, Party] = field(default_factory=dict)
     name: str = ""
+    word: str = UNATTESTED  # of the aggregator itself
+    evidence: str = ""
     address: str = ""
     rounds: int = 0
     waiting: bool = True  # no round is open yet in this process
@@ -77,13 +82,33 @@ def _member_joined(board: Board, event: Event) -> None:
     board.party(event["member"]).state = "ready"
 
 
+def _member_attested(board: Board, event: Event) -> None:
+    party = board.party(event["member"])
+    party.word, party.evidence = event["word"], brief(event)
+
+
+def _attestation(board: Board, event: Event) -> None:
+    board.word, board.evidence = event["word"], brief(event)
+
+
+def brief(event: Event) -> str:
+    """Measurement, TCB status and age of the collateral, as far as there are any.
+
+    >>> brief({"measurement": "41aa" * 16, "tcb": "UpToDate", "collateral_age_s": 180_000})
+    '41aa41aa UpToDate 2d'
+    """
+    measurement, tcb = str(event["measurement"]), event.get("tcb", "")
+    age = f"{event.get('collateral_age_s', 0) // 86_400}d" if tcb else ""
+    return " ".join(part for part in (measurement[:8], tcb, age) if part)
+
+
 def _member_left(board: Board, event: Event) -> None:
     if board.ended is None:  # at the end everybody leaves
         board.party(event["member"]).state = "away"
         board.notice(event)
 
 
-def _members_trouble(board: Board, event: Event) -> None:
+def _trouble(board: Board, event: Event) -> None:
     board.notice(event)
 
 
@@ -151,9 +176,12 @@ _FOLDS: dict[str, Callable[[Board, Event], None]] = {
     "run_started": _run_started,
     "checkpoint_damaged": _checkpoint_damaged,
     "member_joined": _member_joined,
+    "member_attested": _member_attested,
+    "attestation": _attestation,
     "member_left": _member_left,
     "peer_refused": _peer_refused,
-    "members_trouble": _members_trouble,
+    "members_trouble": _trouble,
+    "trouble": _trouble,
     "members_awaited": _members_awaited,
     "round_opened": _round_opened,
     "task_started": _task_started,

@@ -35,15 +35,18 @@ class Child:
         log: Path,
         environment: Mapping[str, str],
         read: bool = False,
+        python: Sequence[str] = (),
     ) -> "Child":
-        """Run ``fx *command``; ``read`` keeps its standard output for ``lines``.
+        """Run ``fx *command``; ``read`` keeps its standard output for ``lines``. ``python`` are
+        further options of the interpreter.
 
         It gets a session of its own: Ctrl-C is for the parent to handle, once.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", LEASH, *command),  # -P: no module of this folder
+                # -P: no module of this folder
+                *(sys.executable, *python, "-P", "-m", LEASH, *command),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE if read else file,
                 stderr=file,

@@ -9,6 +9,7 @@ import typer
 
 from fedclave.cli import console, options, signals
 from fedclave.cli.options import (
+    AllowSimulated,
     AnswerFile,
     Json,
     JsonLines,
@@ -131,6 +132,7 @@ def start(
         ),
     ] = None,
     address: Address = None,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:
@@ -142,12 +144,13 @@ def start(
     """
     from dataclasses import replace
 
-    from fedclave.cli import run
+    from fedclave.cli import attesting, run
     from fedclave.cli.tally import Tally
     from fedclave.cli.view import clean
     from fedclave.workspace import members
 
     party = _party(workspace, name)
+    attesting.run_from_source(party.plan, "collaborator", allow_simulated=allow_simulated)
     path = members.data_path(party.workspace, name) if data is None else _found(data)
     where = address or _address(party)
     notebook = party.workspace.notebook(name, party.plan.digest)
@@ -161,11 +164,13 @@ def start(
             _tell(event, party.plan.rounds)
 
     party = replace(party, listener=listener)
+    party.certified("collaborator")
     if not as_json:
         print(f"{name} takes part in {party.plan.name!r} at {where}", flush=True)
     advice = f"Start again to go on: {_started(name)}"
     try:
-        digest = signals.run(run.collaborate(party, path, where), advice)
+        work = run.collaborate(party, path, where, allow_simulated=allow_simulated)
+        digest = signals.run(work, advice)
         party.tell(
             "finished",
             model=digest,
@@ -183,19 +188,23 @@ def start(
 def ping(
     name: Member,
     address: Address = None,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     as_json: Json = False,
 ) -> None:
     """Test whether this party could take part, and say what is wrong and what to do.
 
-    In order: our certificate, the network, the aggregator's certificate, membership, plan, clocks.
+    In order: our certificate, the network, the aggregator's certificate and what it proves of
+    itself, membership, plan, clocks.
     Changes nothing.
     """
-    from fedclave.cli import standing
+    from fedclave.cli import attesting, standing
 
     party = _party(workspace, name)
+    attesting.run_from_source(party.plan, "collaborator", allow_simulated=allow_simulated)
     where = address or _address(party)
-    found = signals.run(standing.ask(party, where))
+    with attesting.side(party, "collaborator", allow_simulated=allow_simulated) as side:
+        found = signals.run(standing.ask(party, where, side))
     value = standing.as_json(found)
     lines = console.rows(
         {
@@ -236,9 +245,12 @@ def _started(name: str) -> str:
 
 def _tell(event: dict[str, Any], rounds: int) -> None:
     """One event as a line for people, or none."""
+    from fedclave.cli.board import brief
     from fedclave.cli.view import clean
 
     line = _LINES.get(event["event"])
+    if event["event"] == "attested":
+        event = {**event, "seen": brief(event) or event["reason"]}
     if line is not None:
         number = event.get("round", 0)
         where = f"round {number}" if number <= rounds else "final evaluation"
@@ -247,6 +259,7 @@ def _tell(event: dict[str, Any], rounds: int) -> None:
 
 
 _LINES = {
+    "attested": "the {peer} is {word}: {seen}",
     "welcome": "connected to {federation}",
     "request": "{where} begins",
     "step": "{where}: {step}",

@@ -4,6 +4,9 @@
 import getpass
 import json
 import os
+import re
+import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -13,6 +16,8 @@ from typing import Any
 from fedclave.errors import UserError
 
 PASSPHRASE = "FX_CA_PASSPHRASE"  # noqa: S105 - the name of a variable
+LEAST = 12  # characters of a new passphrase
+KEY_PASSPHRASE = "FX_KEY_PASSPHRASE"  # noqa: S105 - likewise, for keys of authors and owners
 
 
 def answer(value: Mapping[str, Any], lines: Iterable[str], as_json: bool) -> None:
@@ -63,8 +68,21 @@ def count(number: int, noun: str) -> str:
 
 
 def steps(*following: str) -> list[str]:
-    """The next steps, after an empty line."""
-    return ["", "Next:", *(f"  {step}" for step in following)]
+    """The next steps, after an empty line; ``fx`` as it can be typed here."""
+    own = called()
+    shown = (re.sub(r"(?<![\w./-])fx (?=[a-z])", f"{own} ", step) for step in following)
+    return ["", "Next:", *(f"  {step}" for step in shown)]
+
+
+def called() -> str:
+    """``fx``, or the path of the running one where the shell would find another, or none."""
+    running = Path(sys.argv[0])
+    found = shutil.which("fx")
+    if running.name != "fx" or (found is not None and Path(found).samefile(running)):
+        return "fx"
+    here = Path.cwd()
+    running = running.absolute()
+    return shlex.quote(str(running.relative_to(here) if running.is_relative_to(here) else running))
 
 
 def confirm(question: str, yes: bool) -> None:
@@ -83,17 +101,29 @@ def confirm(question: str, yes: bool) -> None:
 def passphrase(file: Path | None, *, new: bool = False) -> bytes:
     """The CA's passphrase: from a file, the environment, or a question at a terminal."""
     if (given := supplied(file)) is not None:
-        return given
+        return _long_enough(given) if new else given
     if not sys.stdin.isatty():
         raise UserError(
             f"the CA's passphrase is needed, and nobody can be asked here. Set {PASSPHRASE}, or"
             " give --passphrase-file"
         )
-    return _checked(_asked(new), "the passphrase")
+    given = _checked(_asked(new), "the passphrase")
+    return _long_enough(given) if new else given
+
+
+def key_passphrase(file: Path | None) -> bytes | None:
+    """The passphrase of an author's or owner's key, from a file or the environment; None: none."""
+    if file is None and KEY_PASSPHRASE not in os.environ:
+        return None
+    return _given(file, KEY_PASSPHRASE)
 
 
 def supplied(file: Path | None) -> bytes | None:
     """The CA's passphrase if a file or the environment has it; nobody is asked."""
+    return _given(file, PASSPHRASE)
+
+
+def _given(file: Path | None, variable: str) -> bytes | None:
     if file is not None:
         try:
             given = file.read_text(encoding="utf-8").rstrip("\r\n")
@@ -101,9 +131,18 @@ def supplied(file: Path | None) -> bytes | None:
             reason = getattr(error, "strerror", "") or "it is not text"
             raise UserError(f"{file} cannot be read ({reason}). Name another file") from error
         return _checked(given, str(file))
-    if PASSPHRASE in os.environ:
-        return _checked(os.environ[PASSPHRASE], PASSPHRASE)
+    if variable in os.environ:
+        return _checked(os.environ[variable], variable)
     return None
+
+
+def _long_enough(given: bytes) -> bytes:
+    if len(given.decode()) < LEAST:
+        raise UserError(
+            f"a new passphrase has at least {LEAST} characters: who gets hold of the CA's files can"
+            " try a great many. Choose several words that do not belong together"
+        )
+    return given
 
 
 def _checked(given: str, source: str) -> bytes:

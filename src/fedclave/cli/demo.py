@@ -20,9 +20,25 @@ if TYPE_CHECKING:
 BAR = 32  # columns of an accuracy of 1
 
 
+def _tamper(given: str | None) -> str | None:
+    if given is not None:
+        from fedclave.cli.demo_tamper import MODES
+
+        if given not in MODES:
+            raise typer.BadParameter(f"{given!r} is none of {', '.join(MODES)}.")
+    return given
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the command."""
-    command(app, "demo", "fx demo", "fx demo --collaborators 5 --rounds 40", "fx demo --json")(demo)
+    command(
+        app,
+        "demo",
+        "fx demo",
+        "fx demo --collaborators 5 --rounds 40",
+        "fx demo --json",
+        "fx demo --tamper code",
+    )(demo)
 
 
 def demo(
@@ -31,6 +47,16 @@ def demo(
         int, number("--collaborators", 2, 32, "Parties with data, from 2 to 32.")
     ] = 3,
     seed: Annotated[int, number("--seed", 0, 2**63 - 1, "Of data and training.")] = 7,
+    tamper: Annotated[
+        str | None,
+        typer.Option(
+            "--tamper",
+            metavar="WHAT",
+            help="Change one thing, and see the federation refuse: code, plan, relay, key, replay,"
+            " revoked.",
+            callback=_tamper,
+        ),
+    ] = None,
     into: Annotated[Path | None, new_folder("fedclave-demo/NUMBER")] = None,
     as_json: Json = False,
 ) -> None:
@@ -46,6 +72,9 @@ def demo(
 
     root = demo_folders.fresh(into)
     names = demo_folders.names(collaborators)
+    if tamper is not None:
+        _tampered(root, names, rounds, seed, tamper, as_json=as_json)
+        return
     if as_json:
         folders = demo_folders.make(root, names, rounds, seed, _now())
         outcome = signals.run(demo_run.play(folders, lambda event: None))
@@ -59,6 +88,44 @@ def demo(
         folders = demo_folders.make(root, names, rounds, seed, _now())
         outcome = signals.run(demo_run.play(folders, shown))
     _summarise(screen, outcome, folders, monotonic() - begun)
+
+
+def _tampered(
+    root: Path, names: list[str], rounds: int, seed: int, mode: Any, *, as_json: bool
+) -> None:
+    """Play with one thing changed; raises unless every party refuses, as it must."""
+    from dataclasses import asdict
+
+    from fedclave.cli import demo_folders, demo_tamper, view
+    from fedclave.errors import Bug
+
+    screen = view.stdout_console()
+
+    def say(line: str) -> None:
+        if not as_json:
+            view.say(screen, line)
+
+    say(f"in {_near(root)}: {demo_tamper.WHAT[mode]}")
+    folders = demo_folders.make(root, names, rounds, seed, _now(), hidden=demo_tamper.HIDDEN)
+    outcome = signals.run(demo_tamper.play(folders, mode, say))
+    value = {**asdict(outcome), "failed_closed": outcome.failed_closed, "root": root}
+    verdict = "FAILED CLOSED" if outcome.failed_closed else "DID NOT FAIL CLOSED"
+    lines = [
+        "",
+        f"{verdict}: {len(outcome.refusals)} of {len(names)} parties refused, with"
+        f" {', '.join(sorted({one.code for one in outcome.refusals}))}.",
+        *console.rows(
+            {
+                "on the wire": f"{view.size(outcome.up)} from the parties,"
+                f" {view.size(outcome.down)} to them, TLS and all",
+                "one model": view.size(outcome.model),
+                "updates": f"{outcome.updates} reached the aggregator",
+            }
+        ),
+    ]
+    console.answer(value, lines, as_json)
+    if not outcome.failed_closed:
+        raise Bug(f"a federation whose {mode} was tampered with did not refuse as it must")
 
 
 def _now() -> datetime:

@@ -4,6 +4,7 @@
 aggregator/   workspace: plan, code, initial model, its own key, the list of members
 alice/ ...    workspace from the aggregator's export: its own key, its own shard of the data
 ca/           the CA; its passphrase is random and is kept nowhere
+policy/       the key of who signs the attestation policy
 data/         what no party has, only to measure with: test.npz and pooled.npz
 """
 
@@ -15,7 +16,7 @@ from datetime import datetime
 from itertools import count, islice
 from pathlib import Path
 
-from fedclave.cli import run
+from fedclave.cli import demo_trust, run
 from fedclave.errors import Bug, UserError
 from fedclave.plan import Plan
 from fedclave.trust import keys, pki, requests
@@ -28,6 +29,7 @@ from fedclave.workspace.layout import Workspace
 
 TEMPLATE = "numpy-digits"
 HOME = Path("fedclave-demo")
+HIDDEN = 64  # as in the template's plan
 LOOPBACK = ("localhost", "127.0.0.1")
 _NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy")
 
@@ -40,6 +42,7 @@ class Folders:
     plan: Plan
     aggregator: Workspace
     parties: dict[str, Workspace]
+    authority: pki.Authority
 
     @property
     def test(self) -> Path:
@@ -84,13 +87,29 @@ def fresh(into: Path | None) -> Path:
     raise Bug("there is always a next number")
 
 
-def make(root: Path, party_names: Sequence[str], rounds: int, seed: int, now: datetime) -> Folders:
-    """Workspaces with their initial model, a CA, and a certificate for each party."""
+def make(
+    root: Path,
+    party_names: Sequence[str],
+    rounds: int,
+    seed: int,
+    now: datetime,
+    *,
+    hidden: int = HIDDEN,
+    both: bool = False,
+) -> Folders:
+    """Workspaces with their initial model, a CA, and for each party a certificate and a contract.
+
+    ``hidden`` is the width of the model's layer. The aggregator proves what it runs; ``both``: the
+    collaborators too.
+    """
     (root / ".gitignore").write_text("*\n", encoding="utf-8")  # keys, data, models: not for git
     aggregator = layout.create(TEMPLATE, root / "aggregator")
-    _set(aggregator.plan, rounds=rounds, seed=seed)
+    set_numbers(aggregator.plan, rounds=rounds, seed=seed, hidden=hidden)
+    demo_trust.demand(aggregator.plan, root / "policy" / "signer.key", both=both)
     loaded = assemble.check(aggregator)
     run.begin(aggregator, loaded, assemble.initial(aggregator, loaded, loaded.seed))
+    platform = demo_trust.platform(aggregator, loaded, now)
+    demo_trust.settle(aggregator, loaded, platform, root / "policy" / "signer.key", now)
     members.set_members(aggregator, party_names)
     packed = root / "workspace.zip"
     archive.export(aggregator, packed)
@@ -103,7 +122,10 @@ def make(root: Path, party_names: Sequence[str], rounds: int, seed: int, now: da
         parties[name] = archive.unpack(packed, root / name)
         members.set_data_path(parties[name], name, Path("data") / f"{name}.npz")
         _certify(authority, parties[name], "collaborator", name, now)
-    return Folders(root=root, plan=loaded, aggregator=aggregator, parties=parties)
+    demo_trust.accept(parties, loaded, platform, now)
+    return Folders(
+        root=root, plan=loaded, aggregator=aggregator, parties=parties, authority=authority
+    )
 
 
 def deal(folders: Folders) -> None:
@@ -125,27 +147,32 @@ def deal(folders: Folders) -> None:
         (whole / f"{name}.npz").rename(folders.shard(name))
 
 
-def _set(path: Path, **values: int) -> None:
-    """Change top-level numbers of a plan; its comments stay."""
+def set_numbers(path: Path, **values: int) -> None:
+    """Change numbers of a plan; its comments stay."""
     text = path.read_text(encoding="utf-8")
     for key, value in values.items():
-        text, changed = re.subn(rf"(?m)^{key}: [0-9]+$", f"{key}: {value}", text)
+        text, changed = re.subn(
+            rf"(?m)((?:^|\{{){key}): [0-9]+(?=\}}| *$)", rf"\g<1>: {value}", text
+        )
         if changed != 1:
             raise Bug(f"the template's plan has {changed} lines '{key}: NUMBER'")
     path.write_text(text, encoding="utf-8")
 
 
-def _certify(
-    authority: pki.Authority, workspace: Workspace, role: Role, name: str, now: datetime
-) -> None:
-    """The key is made in the party's folder, and only its request goes to the CA."""
+def certified(authority: pki.Authority, role: Role, name: str, now: datetime) -> Credentials:
+    """A new key, and the CA's certificate for it."""
     key = keys.generate()
     hosts = LOOPBACK if role == "aggregator" else ()
     request = requests.make_request(
         key, federation=authority.federation, role=role, name=name, hosts=hosts
     )
     leaf = authority.issue(request, role=role, name=name, now=now)
+    return Credentials(key=keys.encode(key), chain=pki.bundle(leaf, authority.anchors))
+
+
+def _certify(
+    authority: pki.Authority, workspace: Workspace, role: Role, name: str, now: datetime
+) -> None:
     root = root_sha256(authority.anchors)
-    anchors = adopt(workspace.cert, authority.anchors.chain, authority.recent_crl(now), root=root)
-    credentials = Credentials(key=keys.encode(key), chain=pki.bundle(leaf, anchors))
-    credentials.replace(workspace.cert, name)
+    adopt(workspace.cert, authority.anchors.chain, authority.recent_crl(now), root=root)
+    certified(authority, role, name, now).replace(workspace.cert, name)

@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from fedclave.cli.demo_levels import Levels, Measure
 from fedclave.engine.events import Event
 from fedclave.errors import Bug, Unavailable
 from fedclave.tensors import Stored
+from fedclave.trust.measure import FROM_SOURCE
 
 LISTEN = "127.0.0.1:0"
 GOODBYE_S = 10.0  # how long parties may take to end once the aggregator has
@@ -139,7 +140,7 @@ class _Children:
         """Start the aggregator on any free port."""
         root = folders.aggregator.root
         command = ("aggregator", "start", "-C", str(root), "--listen", LISTEN, "--json")
-        return await self._start("aggregator", root, command, read=True)
+        return await self._start("aggregator", root, command, read=True, python=FROM_SOURCE)
 
     async def collaborator(self, folders: Folders, name: str, address: str) -> Child:
         """Start one party."""
@@ -148,11 +149,22 @@ class _Children:
         return await self._start(name, root, command)
 
     async def _start(
-        self, name: str, root: Path, command: tuple[str, ...], *, read: bool = False
+        self,
+        name: str,
+        root: Path,
+        command: tuple[str, ...],
+        *,
+        read: bool = False,
+        python: Sequence[str] = (),
     ) -> Child:
         log = root / "logs" / "output.log"
         child = await Child.start(
-            name, command, log=log, environment=_environment(os.environ), read=read
+            name,
+            (*command, "--allow-simulated"),
+            log=log,
+            environment=environment(os.environ),
+            read=read,
+            python=python,
         )
         self.started.append(child)
         return child
@@ -208,7 +220,8 @@ def _ended(child: Child, code: int, said: str) -> ChildEnded:
     return ChildEnded(f"{message}{said}\nIts log is {child.log}", code or Unavailable.exit_code)
 
 
-def _environment(given: Mapping[str, str]) -> dict[str, str]:
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a child of the demo: no proxy, and one thread each for sums."""
     return {**_ONE_THREAD, **{k: v for k, v in given.items() if k not in _PROXIES}}
 
 

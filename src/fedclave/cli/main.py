@@ -81,6 +81,8 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more
         return 1  # as typer, which catches most of these
     except OSError as error:
+        if _is_stdout_broken():
+            return _unwritten(error)
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or str(error)
         return _failed(
@@ -92,6 +94,21 @@ def run(arguments: list[str]) -> int:
         return _stopped(Stopped(SIGINT), as_json)
     except Exception as error:  # a bug of ours: said shortly, kept for a report
         return _bug(error, as_json)
+
+
+def _is_stdout_broken() -> bool:
+    """Whether what is left in stdout's buffer cannot be written: a full disk, say."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _unwritten(error: OSError) -> int:
+    console.note(f"error: the output cannot be written ({error.strerror}). Free space, run again.")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+    return Unavailable.exit_code
 
 
 def _version(asked: bool) -> None:
@@ -125,10 +142,10 @@ _KINDS = ((PlanError, "plan"), (UserError, "user"), (Unavailable, "unavailable")
 
 
 def _misused(error: Any, as_json: bool) -> int:
-    if as_json:
-        _say("user", "usage", error.format_message(), [], as_json)
-    else:
-        error.show()
+    _say("user", "usage", error.format_message(), [], as_json)
+    context = getattr(error, "ctx", None)
+    if not as_json and context is not None:
+        console.note(f"Help: {context.command_path} --help")
     return UserError.exit_code
 
 

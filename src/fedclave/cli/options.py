@@ -39,6 +39,20 @@ PassphraseFile = Annotated[
         help="Read the CA's passphrase from a file. Without it: FX_CA_PASSPHRASE, or a question.",
     ),
 ]
+SigningKey = Annotated[
+    Path | None,
+    typer.Option(
+        "--key", metavar="FILE", help="The key to sign with.", show_default="this party's, in cert/"
+    ),
+]
+KeyPassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file",
+        metavar="FILE",
+        help="Read the key's passphrase from a file. Without it: FX_KEY_PASSPHRASE, or none.",
+    ),
+]
 RequestFile = Annotated[
     Path | None,
     typer.Option(
@@ -96,10 +110,19 @@ def command(app: typer.Typer, name: str, *examples: str) -> Callable[[F], F]:
     def made(function: F) -> F:
         shown = "".join(f"\n    {example}" for example in examples)
         text = f"{inspect.getdoc(function)}\n\n\b\nExample:{shown}"  # \b: click must not wrap it
-        app.command(name, help=text)(function)
+        summary = (inspect.getdoc(function) or "").split("\n\n")[0].replace("\n", " ")
+        app.command(name, help=text, short_help=summary)(function)
         return function
 
     return made
+
+
+def is_address(text: str) -> bool:
+    """Whether a text has the form ``HOST:PORT``."""
+    try:
+        return address(text) is not None
+    except typer.BadParameter:
+        return False
 
 
 def address(text: str | None) -> str | None:
@@ -123,6 +146,11 @@ def collaborator(text: str) -> str:
     except UserError as error:
         raise typer.BadParameter(f"{error}.") from error
     return text
+
+
+def optional_collaborator(text: str | None) -> str | None:
+    """The same, where it may be left out."""
+    return None if text is None else collaborator(text)
 
 
 def host(given: list[str] | None) -> list[str] | None:
@@ -152,6 +180,14 @@ def duration(given: str | timedelta) -> timedelta:
     unit = {"m": "minutes", "h": "hours", "d": "days"}[match[2]]
     return timedelta(**{unit: int(match[1])})
 
+
+AllowSimulated = Annotated[
+    bool,
+    typer.Option(
+        "--allow-simulated",
+        help="Bear with a simulated TEE, where the policy names its root. It protects nobody.",
+    ),
+]
 
 Member = Annotated[
     str,

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedclave.cli import console
-from fedclave.cli.options import Json, WorkspaceDir, command, noun
+from fedclave.cli import console, options
+from fedclave.cli.options import (
+    Json,
+    KeyPassphraseFile,
+    SigningKey,
+    WorkspaceDir,
+    Yes,
+    command,
+    noun,
+)
 
 if TYPE_CHECKING:
     from fedclave.plan import Plan
@@ -86,17 +94,92 @@ def initialize(
     )
 
 
-@command(app, "show", "fx plan show", "fx plan show --json")
-def show(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
+@command(app, "sign", "fx plan sign", "fx plan sign --key author.key")
+def sign(
+    key: SigningKey = None,
+    passphrase_file: KeyPassphraseFile = None,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
+) -> None:
+    """Sign the contract: plan, code, requirements, initial weights and policy, file by file.
+
+    A change of one byte makes another contract, to be signed and accepted anew. Without --key the
+    author's key is cert/author.key, which is made when it is first needed.
+    """
+    from fedclave.cli import contract
+    from fedclave.workspace import layout
+
+    contract.sign(layout.open_(workspace), key, passphrase_file, as_json)
+
+
+@command(
+    app,
+    "accept",
+    "fx plan accept -n alice",
+    "fx plan accept -n alice --author author.pub --key /safe/owner.key",
+)
+def accept(
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--name",
+            "-n",
+            metavar="NAME",
+            help="The party whose data's owner accepts. Without it: only trust the author, as the"
+            " aggregator's operator does.",
+            callback=options.optional_collaborator,
+        ),
+    ] = None,
+    author: Annotated[
+        Path | None,
+        typer.Option(
+            "--author",
+            metavar="PUB",
+            help="The author's public key, as the author gave it.",
+            show_default="the one known here, or plan/author.pub after a question",
+        ),
+    ] = None,
+    key: SigningKey = None,
+    passphrase_file: KeyPassphraseFile = None,
+    yes: Yes = False,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
+) -> None:
+    """Accept a contract as the owner of the data: show what leaves the site, ask, countersign.
+
+    Works offline. Refuses a folder that is not, byte for byte, what the author signed. A
+    collaborator does not start without this. The owner's key may lie elsewhere (--key).
+    """
+    from fedclave.cli import contract
+    from fedclave.workspace import layout
+
+    opened = layout.open_(workspace)
+    contract.accept(opened, name, author, key, passphrase_file, yes=yes, as_json=as_json)
+
+
+@command(app, "show", "fx plan show", "fx plan show --contract", "fx plan show --json")
+def show(
+    contract: Annotated[
+        bool,
+        typer.Option("--contract", help="Show the contract, and what leaves a data owner's site."),
+    ] = False,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
+) -> None:
     """Show the plan's digest, and every key with the defaults filled in.
 
-    All parties must see the same digest.
+    All parties must see the same digest. With --contract: every file with its SHA-256, who signed
+    and accepted them, and in plain words what leaves the site of a data owner.
     """
     import yaml
 
+    from fedclave.cli import contract as contracts
     from fedclave.plan import load
     from fedclave.workspace import layout
 
+    if contract:
+        contracts.show(layout.open_(workspace), as_json)
+        return
     plan = load(layout.open_(workspace).plan)
     content = plan.model_dump(mode="json", by_alias=True)
     console.answer(

@@ -9,12 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import grpc
-
 from fedclave import tensors
 from fedclave.algorithms import assignment, catalogue
 from fedclave.algorithms.core import Algorithm
-from fedclave.cli import upkeep
+from fedclave.cli import attesting, upkeep
 from fedclave.engine import journal
 from fedclave.engine.aggregator import Aggregator, Rules
 from fedclave.engine.collaborator import Collaborator
@@ -27,10 +25,13 @@ from fedclave.learners.base import Site
 from fedclave.plan import Plan
 from fedclave.tensors import Stored, Tensors
 from fedclave.transport.grpc import frames, memory
+from fedclave.transport.grpc.attest import attest
 from fedclave.transport.grpc.channel import open_channel
-from fedclave.transport.grpc.client import Client
+from fedclave.transport.grpc.client import Client, Connect, Connection
+from fedclave.transport.grpc.door import Door
 from fedclave.transport.grpc.hub import Hub
-from fedclave.transport.grpc.server import Door, Server, Service
+from fedclave.transport.grpc.server import Server, Service
+from fedclave.trust.attesting import Side
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors, Member, admit
 from fedclave.trust.names import Role
@@ -114,7 +115,7 @@ def begin(workspace: Workspace, plan: Plan, params: Tensors) -> None:
         store.close()
 
 
-async def aggregate(party: Party, listen: str) -> State:
+async def aggregate(party: Party, listen: str, *, allow_simulated: bool = False) -> State:
     """Serve a plan's run to its end, from the last whole round on."""
     memory.keep_freed_chunks()
     workspace, plan = party.workspace, party.plan
@@ -126,6 +127,9 @@ async def aggregate(party: Party, listen: str) -> State:
             " 'fx invite NAME', or certify their requests with 'fx collaborator certify'"
         )
     with ExitStack() as stack:
+        side = stack.enter_context(
+            attesting.side(party, "aggregator", allow_simulated=allow_simulated)
+        )
         store = Store(workspace.save, plan.digest)
         stack.callback(store.close)
         _require_beginning(workspace, plan, store)
@@ -134,14 +138,24 @@ async def aggregate(party: Party, listen: str) -> State:
         spool = Spool(workspace.save / "spool")
         hub = Hub(spool, events)
         anchors = Anchors.read(workspace.cert)
-        door = Door(anchors=anchors, members=members, now=party.clock)
+        usher = None if side is None else await attesting.usher(party, side)
+        door = Door(
+            anchors=anchors,
+            members=members,
+            now=party.clock,
+            sessions=None if usher is None else usher.sessions,
+        )
         server = Server(
-            Service(plan, store, hub, door, events),
+            Service(plan, store, hub, door, events, usher),
             read=lambda: Credentials.read(workspace.cert, party.name),
             anchors=anchors.chain,
         )
         run = Aggregator(_rules(workspace, plan, members), store, hub, events)
-        async with _serving(server, listen), _looked_after(party, "aggregator"):
+        async with (
+            _serving(server, listen),
+            _looked_after(party, "aggregator"),
+            attesting.reconsidered(party, usher, hub.cut),
+        ):
             party.tell("listening", address=_reachable(listen, server.port, plan))
             before = len(store.records())
             state = await run.run()
@@ -157,7 +171,9 @@ async def aggregate(party: Party, listen: str) -> State:
             return state
 
 
-async def collaborate(party: Party, data: Path, address: str) -> str:
+async def collaborate(
+    party: Party, data: Path, address: str, *, allow_simulated: bool = False
+) -> str:
     """Take part in a run until it is over; returns the digest of the final model."""
     memory.keep_freed_chunks()
     party.certified("collaborator")
@@ -170,37 +186,64 @@ async def collaborate(party: Party, data: Path, address: str) -> str:
         optimizer_state=part.optimizer_state,
         seed=plan.seed,
     )
-    learner = assemble.learner(workspace, plan, site)
-    notebook = Notebook(workspace.notebook(party.name, plan.digest))
-    try:
+    with ExitStack() as stack:
+        side = stack.enter_context(
+            attesting.side(party, "collaborator", allow_simulated=allow_simulated)
+        )
+        learner = assemble.learner(workspace, plan, site)
+        notebook = Notebook(workspace.notebook(party.name, plan.digest))
+        stack.callback(notebook.close)
         client = Client(
             party.name,
             plan.digest,
             address,
-            connector(party, address),
+            connector(party, address, side),
             Collaborator(plan, learner, _algorithm(plan), assemble.bounds(plan), notebook),
             lambda event, fields: party.tell(event, **fields),
         )
         renewed = "the certificate was renewed"
         async with _looked_after(party, "collaborator", lambda: client.reconnect(renewed)):
             return await client.run(plan.network.patience_s, plan.network.stall_s)
-    finally:
-        notebook.close()
 
 
-def connector(party: Party, address: str) -> "Callable[[], Any]":
-    """Opens a channel to the aggregator, with the files and the time of each moment."""
+def connector(party: Party, address: str, side: Side | None) -> Connect:
+    """Opens a channel to the aggregator, with the files and the time of each moment.
+
+    Where the plan knows attestation, both ends have attested before anybody uses the channel.
+    """
     cert = party.workspace.cert
 
-    async def connect() -> grpc.aio.Channel:
-        return await open_channel(
+    async def connect() -> Connection:
+        identity = Credentials.read(cert, party.name)
+        opened = await open_channel(
             address,
-            identity=Credentials.read(cert, party.name),
+            identity=identity,
             anchors=Anchors.read(cert),
             role="aggregator",
             now=party.clock(),
             options=frames.OPTIONS,
         )
+        if side is None:
+            return Connection(channel=opened.channel)
+
+        async def once() -> float:
+            standing, again_s = await attest(
+                opened.channel, side, address=address, server=opened.leaf, own=identity.leaf
+            )
+            party.tell("attested", peer=AGGREGATOR, **standing.facts())
+            return again_s
+
+        async def keep(again_s: float) -> None:
+            while True:
+                await asyncio.sleep(again_s)
+                again_s = await once()
+
+        try:
+            first_s = await once()
+        except BaseException:
+            await opened.channel.close()
+            raise
+        return Connection(channel=opened.channel, keep=lambda: keep(first_s))
 
     return connect
 

@@ -4,9 +4,10 @@
 1  our own certificate is here and good      refused, user
 2  somebody answers at the address           unavailable
 3  it is the federation's aggregator         refused
-4  it admits us                              refused
-5  it follows the same plan                  refused (wrong-plan)
-6  both clocks agree                         a warning
+4  both have proved what they run, if asked  refused (ATT-...)
+5  it admits us                              refused
+6  it follows the same plan                  refused (wrong-plan)
+7  both clocks agree                         a warning
 """
 
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from fedclave.cli.run import Party, connector
 from fedclave.errors import Code, Refused
 from fedclave.transport.grpc.client import status
 from fedclave.transport.grpc.frames import printable
+from fedclave.trust.attesting import Side
 from fedclave.trust.credentials import Credentials, renew_due
 
 MAX_SKEW = timedelta(minutes=5)
@@ -37,12 +39,12 @@ class Standing:
     warnings: tuple[str, ...]
 
 
-async def ask(party: Party, address: str) -> Standing:
+async def ask(party: Party, address: str, side: Side | None = None) -> Standing:
     """Go through the steps. The first that fails raises what is wrong, with the next step."""
     until = party.certified("collaborator").not_after  # 1
-    reply = await status(address, connector(party, address))  # 2, 3, 4
+    reply = await status(address, connector(party, address, side))  # 2 to 5
     now = party.clock()
-    if reply.plan != party.plan.digest:  # 5
+    if reply.plan != party.plan.digest:  # 6
         raise Refused(
             Code.WRONG_PLAN,
             f"the aggregator follows plan {printable(reply.plan, 12)}, this workspace"
@@ -70,7 +72,7 @@ def as_json(standing: Standing) -> dict[str, Any]:
 
 def _warnings(party: Party, skew_s: float) -> list[str]:
     found = []
-    if abs(skew_s) > MAX_SKEW.total_seconds():  # 6
+    if abs(skew_s) > MAX_SKEW.total_seconds():  # 7
         way = "ahead of" if skew_s > 0 else "behind"
         found.append(
             f"the aggregator's clock is {abs(skew_s) / 60:.0f} min {way} ours. Certificates will"

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fedclave.cli.board import METRIC, Board, Party
+from fedclave.cli.board import METRIC, Board, Party, brief
 from fedclave.cli.console import count
 from fedclave.engine.events import Event
 
@@ -35,6 +35,7 @@ _STYLES = {
     "late": "yellow",
     "refused": "red",
 }
+_WORDS = {"VERIFIED": "green", "SIMULATED": "bold black on yellow", "NOT ATTESTED": "dim"}
 _REFRESH_HZ = 10
 _BAR = 28  # columns
 _NAMED = 8  # members in one line
@@ -109,11 +110,13 @@ def table(board: Board, now: datetime, height: int) -> RenderableType:
     rows.add_column("state", min_width=10, no_wrap=True)
     for heading in ("examples", f"{what}: global", "own"):
         rows.add_column(heading, justify="right", min_width=6, no_wrap=True)
+    rows.add_column("attestation", min_width=12, no_wrap=True)
     own = _local(board.metric)
     for party in shown:
         values = (_number(party.metrics.get(name)) for name in (board.metric, own))
         examples = "" if party.examples is None else str(party.examples)
-        rows.add_row(Text(clean(party.name)), _state(party), examples, *values)
+        proved = _word(party.word, party.evidence)
+        rows.add_row(Text(clean(party.name)), _state(party), examples, *values, proved)
     notices = [
         Text(line(event, board) or "", style="yellow", overflow="ellipsis", no_wrap=True)
         for event in board.notices
@@ -146,6 +149,7 @@ def _header(board: Board, now: datetime) -> Iterator[RenderableType]:
     yield Text("   ").join(
         Text.assemble((f"{label} ", "dim"), (value or "-", "bold")) for label, value in figures
     )
+    yield Text.assemble(("aggregator ", "dim"), _word(board.word, board.evidence))
 
 
 def _where(board: Board) -> str:
@@ -168,6 +172,11 @@ def _state(party: Party) -> Text:
     return Text(text, style=_STYLES.get(party.state, ""))
 
 
+def _word(word: str, evidence: str) -> Text:
+    """What a party has proved of itself. What is simulated cannot be overlooked."""
+    return Text.assemble((clean(word), _WORDS.get(word, "")), f" {clean(evidence)}".rstrip())
+
+
 def _more(parties: Sequence[Party]) -> str:
     """What became of the rows that the screen has no room for."""
     states = [party.state for party in parties]
@@ -186,6 +195,8 @@ def line(event: Event, board: Board | None = None) -> str | None:
 
 
 def _say_started(event: Event, board: Board) -> str:
+    if event["round"] > event["rounds"]:
+        return f"{event['name']}: the run was over, after {count(event['rounds'], 'round')}"
     start = f"goes on after round {event['round']} of" if event["resumed"] else "begins:"
     model = f"a model of {size(event['size'])}, plan {event['plan'][:12]}"
     return f"{event['name']} {start} {count(event['rounds'], 'round')}, {model}"
@@ -193,6 +204,12 @@ def _say_started(event: Event, board: Board) -> str:
 
 def _say_refused_update(event: Event, board: Board) -> str:
     return f"round {event['round']}: {event['member']} {_refusal(event)}"
+
+
+def _say_attested(event: Event, board: Board) -> str:
+    who, seen = event.get("member", "this aggregator"), brief(event)
+    reason = f" ({event['reason']})" if event["reason"] else ""
+    return f"{who} is {event['word']}{': ' if seen else ''}{seen}{reason}"
 
 
 def _say_closed(event: Event, board: Board) -> str:
@@ -223,6 +240,12 @@ _ABSENT = (("missing", "late"), ("failed", "failed"))
 _SENTENCES: dict[str, Callable[[Event, Board], str]] = {
     "listening": lambda event, board: f"listening on {event['address']}",
     "members_trouble": lambda event, board: f"warning: {event['message']}",
+    "policy": lambda event, board: f"follows policy version {event['version']} from now on",
+    "policy_trouble": lambda event, board: f"warning: {event['message']}",
+    "session_ended": lambda event, board: (
+        f"the session of {event['member']} is over: {event['code']}: {event['message']}"
+    ),
+    "trouble": lambda event, board: f"warning: {event['message']}",
     "recalling": lambda event, board: (
         f"the run was over before: for {event['seconds']:.0f} s, parties that have not heard are"
         " told"
@@ -232,6 +255,8 @@ _SENTENCES: dict[str, Callable[[Event, Board], str]] = {
         f"{event['path']} is missing or damaged; the run goes on after round {event['round']}"
     ),
     "member_joined": lambda event, board: f"{event['member']} joined from {event['address']}",
+    "member_attested": _say_attested,
+    "attestation": _say_attested,
     "member_left": lambda event, board: f"{event['member']} left: {event['reason']}",
     "peer_refused": lambda event, board: f"{event['peer']} {_refusal(event)}",
     "members_awaited": _say_awaited,

@@ -2,6 +2,7 @@
 """``fx workspace``: the folder that a party works in."""
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -76,7 +77,9 @@ def export(
         {"archive": target.absolute(), "sha256": sha256, "files": files},
         [
             *console.rows({"archive": target, "sha256": sha256, "files": len(files)}),
-            *console.steps("send it to the parties, who run: fx workspace import " + target.name),
+            *console.steps(
+                "send it to the parties, who run: fx workspace import " + quote(target.name)
+            ),
         ],
         as_json,
     )
@@ -104,7 +107,7 @@ def import_(
         [
             *console.rows({"workspace": folder, "plan": digest}),
             *console.steps(
-                f"cd '{folder}'",
+                f"cd {quote(str(folder))}",
                 "pip install -r requirements.txt",
                 "read plan/plan.yaml and src/: this is what will run on your data",
                 "fx join TOKEN, or: fx collaborator generate-cert-request -n NAME",

@@ -74,11 +74,17 @@ def is_revoked(serial: int, *, path: Path, issuer: x509.Certificate, now: dateti
     try:
         crl = _read(path, _stamp(path), issuer)
     except (OSError, ValueError, TypeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = error.strerror if isinstance(error, OSError) else _reason(error)
         raise _unknown(f"{path.name} cannot be used ({reason})") from error
     if crl.next_update_utc is None or now > crl.next_update_utc:
         raise _unknown(f"{path.name} is stale")
     return crl.get_revoked_certificate_by_serial_number(serial) is not None
+
+
+def _reason(error: Exception) -> str:
+    """Our own words for it; those of libraries are for those who use the libraries."""
+    said = str(error)
+    return said if said.startswith("it ") or said.startswith("its ") else "it is damaged"
 
 
 def _unknown(reason: str) -> Refused:

@@ -14,12 +14,25 @@
 
 ``accept`` decides in the same way what is run: whether a contract is one that this party agreed to.
 
-    1  So many of the authors that this party trusts signed it.   bad-signature
+    1  An author that this party trusts signed it.                bad-signature
     2  It parses.                                                 malformed
     3  It is of this federation.                                  wrong-federation
     4  It is of the plan at hand.                                 wrong-plan
     5  The owner of this site has accepted this very contract
        for this party.                                            bad-signature, wrong-contract
+
+``vouch`` decides in the same way what runs at the other end: whether evidence is good enough.
+
+    1  It is a quote with claims, and both parse.                 ATT-MALFORMED, ATT-UNSUPPORTED
+    2  The quote is about these very claims.                      ATT-KEY-BINDING
+    3  The claims are about this channel, this challenge, this
+       run, and the role that is expected at the other end.       ATT-KEY-BINDING, ATT-NONCE, ...
+    4  The quote is genuine, as two verifiers find (``verify``).  ATT-SIGNATURE, ATT-CHAIN, ...
+    5  The policy that both sides hold is content with it
+       (``judgement``).                                           ATT-MRENCLAVE, ATT-TCB-STATUS, ...
+
+``spare`` lets a peer in that shows no evidence, where plan or policy say so; ``reconsider`` takes
+step 5 again, of a session that is open, by a policy or by collateral that has changed since.
 
 The chain has one fixed shape, root -> issuing CA -> leaf; ``Anchors.read`` verifies the first link
 once, so there is no path to build. Every step fails closed: an empty list of members admits nobody.
@@ -27,7 +40,7 @@ The proof of possession of the certificate's key is TLS's, and precedes this.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -39,11 +52,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedclave.errors import Bug, Code, Refused, UserError
+from fedclave.trust import (
+    claims,
+    crl,
+    dsse,
+    files,
+    judgement,
+    keys,
+    profiles,
+    quotes,
+    ratls,
+)
 from fedclave.trust import contract as contracts
-from fedclave.trust import crl, dsse, files, keys, profiles
+from fedclave.trust.claims import Claims, Expected
 from fedclave.trust.contract import ACCEPTANCE_TYPE, CONTRACT_TYPE, Acceptance, Contract
 from fedclave.trust.dsse import Envelope
+from fedclave.trust.judgement import Verdict
 from fedclave.trust.names import SERVERS, Identity, Role
+from fedclave.trust.policy_file import SignedPolicy
+from fedclave.trust.verify import Verifier
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,29 +174,21 @@ def admit(
 
 @dataclass(frozen=True, kw_only=True)
 class SignedContract:
-    """A contract that the gate accepted for a party. Only ``accept`` makes one."""
+    """A contract that the gate accepted. Only ``accept`` and ``authored`` make one."""
 
     contract: Contract
     id: str
-    party: str
+    party: str | None  # whose owner accepted it; None: nobody had to
 
 
-def accept(
-    signed: Envelope,
-    acceptance: Envelope,
-    *,
-    authors: Collection[Ed25519PublicKey],
-    threshold: int,
-    owner: Ed25519PublicKey,
-    party: str,
-    federation: str,
-    plan: str,
+def authored(
+    signed: Envelope, *, authors: Collection[Ed25519PublicKey], federation: str, plan: str
 ) -> SignedContract:
-    """The contract in an envelope, if its authors and this site's owner stand by it.
+    """The contract in an envelope, if one of its authors stands by it: steps 1 to 4.
 
-    ``plan`` is the digest of the plan at hand. Raises ``Refused`` as listed above.
+    ``plan`` is the digest of the plan at hand. Enough for the aggregator, which has no data.
     """
-    payload = dsse.verified(signed, CONTRACT_TYPE, authors, threshold)  # 1
+    payload = dsse.verified(signed, CONTRACT_TYPE, authors)  # 1
     contract = contracts.parse(payload)  # 2
     if contract.federation != federation:  # 3
         raise Refused(
@@ -182,6 +201,23 @@ def accept(
             f"the contract is about plan {contract.plan[:12]}, the plan here is {plan[:12]}. Import"
             " the workspace that was signed, or have this one signed anew",
         )
+    return SignedContract(contract=contract, id=contract.id, party=None)
+
+
+def accept(
+    signed: Envelope,
+    acceptance: Envelope,
+    *,
+    authors: Collection[Ed25519PublicKey],
+    owner: Ed25519PublicKey,
+    party: str,
+    federation: str,
+    plan: str,
+) -> SignedContract:
+    """The contract in an envelope, if an author and this site's owner stand by it. ``Refused`` as
+    listed above.
+    """
+    contract = authored(signed, authors=authors, federation=federation, plan=plan).contract
     given = contracts.parse_acceptance(dsse.verified(acceptance, ACCEPTANCE_TYPE, [owner]))  # 5
     expected = Acceptance(contract=contract.id, federation=federation, party=party)
     if given != expected:
@@ -191,6 +227,91 @@ def accept(
             f" {party!r} and contract {contract.id[:12]}. Have it accepted ('fx plan accept')",
         )
     return SignedContract(contract=contract, id=contract.id, party=party)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a peer stands with this side. Only ``vouch`` and ``spare`` make one."""
+
+    verdict: Verdict
+    claims: Claims | None = None
+    quote: bytes = field(default=b"", repr=False)
+
+    def facts(self) -> dict[str, str | float]:
+        """What an event tells of it."""
+        verdict = self.verdict
+        age = verdict.collateral_age
+        return {
+            "word": verdict.word.value,
+            "measurement": verdict.measurement or "",
+            "tcb": verdict.status or "",
+            "advisories": ", ".join(name for name, _ in verdict.advisories),
+            "collateral_age_s": round(age.total_seconds()) if age is not None else 0,
+            "evidence": verdict.evidence or "",
+            "reason": verdict.note,
+            "expires": verdict.expires.isoformat(),
+        }
+
+
+def vouch(
+    evidence: bytes,
+    *,
+    expected: Expected,
+    verifier: Verifier,
+    policy: SignedPolicy,
+    allow_simulated: bool,
+    now: datetime,
+) -> Standing:
+    """How the peer stands that shows this evidence, or ``Refused``. It blocks for milliseconds."""
+    rules = policy.policy
+    quote, said = ratls.decode(evidence)  # 1
+    claimed = claims.decode(said)
+    claims.check_report_data(quotes.parse(quote).body.report_data, said)  # 2
+    claims.require(claimed, expected)  # 3
+    judgement.check_time(rules, claimed.time, now)
+    appraisal = verifier.verify(quote, now)  # 4
+    verdict = judgement.appraise(  # 5
+        rules,
+        expected.role,
+        claimed.name,
+        appraisal,
+        key=claimed.key.hex(),
+        now=now,
+        allow_simulated=allow_simulated,
+    )
+    return Standing(verdict=verdict, claims=claimed, quote=quote)
+
+
+def spare(
+    role: Role,
+    name: str,
+    key: bytes,
+    *,
+    required: Collection[Role],
+    policy: SignedPolicy,
+    now: datetime,
+) -> Standing:
+    """How a peer stands that shows no evidence, or ``Refused``."""
+    if role not in required:
+        return Standing(
+            verdict=judgement.unasked(policy.policy, role, name, key=key.hex(), now=now)
+        )
+    if role != "collaborator":
+        raise Refused(
+            Code.ATT_REQUIRED,
+            f"the {role} shows no evidence of what it runs, and the plan wants it to. Start it in"
+            " its TEE, or ask its operator why it is not",
+        )
+    return Standing(verdict=judgement.unattested(policy.policy, name, key=key.hex(), now=now))
+
+
+def reconsider(
+    standing: Standing, *, policy: SignedPolicy, verifier: Verifier, now: datetime
+) -> Standing:
+    """How a session stands by the policy and the collateral of now, or ``Refused``."""
+    appraisal = verifier.verify(standing.quote, now) if standing.quote else None
+    verdict = judgement.again(policy.policy, standing.verdict, appraisal, now=now)
+    return replace(standing, verdict=verdict)
 
 
 def fingerprint(leaf: bytes) -> str:

@@ -2,8 +2,10 @@
 """A workspace as one file for the other parties: what all share, nothing that is one party's own.
 
 In: ``plan/plan.yaml``, ``plan/attestation.yaml``, ``src/``, ``requirements.txt``, ``README.md``,
-``save/initial.safetensors``. Never anything else. Equal workspaces give equal bytes: sorted names,
-fixed times and modes, no compression (Deflate's output differs between zlib versions).
+``save/initial.safetensors``; and what vouches for them, where it is there: ``plan/author.pub``,
+``plan/contract.dsse.json``, ``plan/attestation.dsse.json``. Never anything else. Equal workspaces
+give equal bytes: sorted names, fixed times and modes, no compression (Deflate's output differs
+between zlib versions).
 
 ``unpack`` trusts nothing of an archive: names must be among the above, plain and unambiguous on any
 file system; sizes are bounded before reading and counted while reading. Nothing appears at the
@@ -24,9 +26,11 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, TypeVar
 
+from fedclave import yamlfile
 from fedclave.errors import Code, Refused, UserError
-from fedclave.tensors import file_digest
-from fedclave.workspace import output
+from fedclave.plan import parse
+from fedclave.tensors import Stored, file_digest
+from fedclave.workspace import layout, output
 from fedclave.workspace.layout import Workspace, require_empty
 
 _F = TypeVar("_F", bound=IO[bytes] | FileIO)
@@ -37,10 +41,18 @@ MAX_RATIO = 200  # Deflate cannot do more than 1032; text rarely does more than 
 MAX_DIRECTORY = 4 * 2**20  # bytes of the zip's central directory
 MAX_DEPTH = 32  # folders
 
-_PLAIN = ("plan/plan.yaml", "plan/attestation.yaml", "requirements.txt", "README.md")
+_VOUCHING = ("plan/author.pub", "plan/contract.dsse.json", "plan/attestation.dsse.json")
+_PLAIN = (
+    "plan/plan.yaml",
+    "plan/attestation.yaml",
+    "requirements.txt",
+    "README.md",
+    *_VOUCHING,
+)
 _INITIAL = "save/initial.safetensors"
 _SECRET = re.compile(r"\.(key|pem|crt|csr|p12|pfx|jks)$", re.IGNORECASE)
 _CACHE = re.compile(r"^(__pycache__|\..*|.*\.py[cod]|.*~)$")
+_COMPILED = re.compile(r"/__pycache__/[^/]+\.pyc(\.[0-9]+)?$")  # a number: being written
 _BAD = re.compile(r'[\x00-\x1f\x7f<>:"\\|?*]')
 _DEVICE = re.compile(r"^(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 _BLOCK = 2**20  # bytes read at a time
@@ -84,7 +96,8 @@ def unpack(source: Path, folder: Path) -> Workspace:
             folder.parent.mkdir(parents=True, exist_ok=True)
             temporary.mkdir()
             _extract(source, temporary)
-            Workspace(temporary).make_folders()
+            _check_content(Workspace(temporary), source)
+            layout.begin(Workspace(temporary))
             temporary.rename(folder)  # replaces an empty folder, and only an empty one
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -95,6 +108,38 @@ def names(source: Path) -> tuple[str, ...]:
     """The files in an archive, after the checks of ``unpack`` that need no reading of them."""
     with _open(source) as archive:
         return tuple(info.filename for info in _checked(archive, source.stat().st_size))
+
+
+def contracted(workspace: Workspace) -> tuple[str, ...]:
+    """The files that a contract is about: all that are shared but those that vouch for them.
+
+    Raises ``UserError`` for what ``export`` would not pack.
+    """
+    files = sorted(_files(workspace))
+    for name, path in files:
+        _check(name, path)
+        if name != _INITIAL:
+            _text(path)
+    return tuple(name for name, _ in files if name not in _VOUCHING)
+
+
+def brought(workspace: Workspace) -> tuple[str, ...]:
+    """The files that a folder brings into a run: all that are shared, and whatever lies in src.
+
+    Code can import, or open, what no export packs: ``src/__pycache__/more.py``. Left out is what
+    Python compiles by itself; it is never read from a workspace (``workspace.importing``).
+    """
+    plain = (name for name in (*_PLAIN, _INITIAL) if name not in _VOUCHING)
+    found = [name for name in plain if os.path.lexists(workspace.root / name)]
+    return tuple(sorted([*found, *_all_below(workspace.src, "src")]))
+
+
+def _all_below(path: Path, name: str) -> Iterator[str]:
+    if path.is_dir() and not path.is_symlink():
+        for inner in path.iterdir():
+            yield from _all_below(inner, f"{name}/{inner.name}")
+    elif os.path.lexists(path) and not _COMPILED.search(name):
+        yield name
 
 
 def _files(workspace: Workspace) -> Iterator[tuple[str, Path]]:
@@ -119,24 +164,34 @@ def _tree(folder: Path, name: str, depth: int) -> Iterator[tuple[str, Path]]:
 
 
 def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
-    if reason := _forbidden(name):
-        raise UserError(f"{path}: {reason}. Rename it, or move it out of src/")
-    if path.is_symlink() or not path.is_file():
-        raise UserError(f"{path} is not a regular file. Only files are exported; copy it here")
+    _check(name, path)
     info = zipfile.ZipInfo(name)  # dated 1980-01-01, the first that zip can say
     info.create_system = 3  # Unix, so that the mode counts
     info.external_attr = (stat.S_IFREG | 0o644) << 16
     info.file_size = path.stat().st_size
-    with _opened(path, lambda path: path.open("rb")) as file, archive.open(info, "w") as out:
+    with archive.open(info, "w") as out:
         if name != _INITIAL:
-            text = file.read(MAX_CODE + 1)
-            if len(text) > MAX_CODE:
-                raise UserError(f"{path} is larger than {MAX_CODE >> 20} MiB. It is not code")
-            if _MARK in text:
-                raise UserError(f"{path} contains a private key. Keys belong in cert/")
-            out.write(text)
+            out.write(_text(path))
         else:
-            shutil.copyfileobj(file, out, _BLOCK)
+            with _opened(path, lambda path: path.open("rb")) as file:
+                shutil.copyfileobj(file, out, _BLOCK)
+
+
+def _check(name: str, path: Path) -> None:
+    if reason := _forbidden(name):
+        raise UserError(f"{path}: {reason}. Rename it, or move it out of src/")
+    if path.is_symlink() or not path.is_file():
+        raise UserError(f"{path} is not a regular file. Only files are exported; copy it here")
+
+
+def _text(path: Path) -> bytes:
+    with _opened(path, lambda path: path.open("rb")) as file:
+        text = file.read(MAX_CODE + 1)
+    if len(text) > MAX_CODE:
+        raise UserError(f"{path} is larger than {MAX_CODE >> 20} MiB. It is not code")
+    if _MARK in text:
+        raise UserError(f"{path} contains a private key. Keys belong in cert/")
+    return text
 
 
 def _opened(path: Path, kind: Callable[[Path], _F]) -> _F:
@@ -178,6 +233,26 @@ def _open(source: Path) -> Iterator[zipfile.ZipFile]:
             ) from error
         with archive:
             yield archive
+
+
+def _check_content(workspace: Workspace, source: Path) -> None:
+    """The plan is one, what it names in code is there, and the initial model is a model."""
+    plan = parse(yamlfile.read(workspace.plan), f"{source}: plan/plan.yaml")
+    for name in (plan.learner.build, plan.assignment.function):
+        module = (name or "").partition(":")[0].replace(".", "/")
+        if module and not any(
+            (workspace.root / path).is_file() for path in (f"{module}.py", f"{module}/__init__.py")
+        ):
+            raise Refused(
+                Code.MALFORMED,
+                f"the plan in {source} names {name}, and {module}.py is not in it. Have the"
+                " workspace exported again",
+            )
+    if workspace.initial.is_file():
+        try:
+            len(Stored(workspace.initial))
+        except Refused as error:
+            raise Refused(error.code, f"{_INITIAL} in {source}: {error.message}") from error
 
 
 def _extract(source: Path, folder: Path) -> None:
@@ -244,7 +319,13 @@ def _check_entry(info: zipfile.ZipInfo) -> None:
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise Refused(Code.MALFORMED, f"{name!r} has compression method {info.compress_type}")
     stored = info.compress_type == zipfile.ZIP_STORED
-    most = info.compress_size * (1 if stored or name == _INITIAL else MAX_RATIO)
+    if name == _INITIAL and not stored:
+        raise Refused(
+            Code.MALFORMED,
+            f"{name!r} in the archive is compressed; an export stores it as it is. Use what 'fx"
+            " workspace export' wrote",
+        )
+    most = info.compress_size * (1 if stored else MAX_RATIO)
     if info.file_size > most:
         raise Refused(
             Code.TOO_LARGE,

@@ -34,6 +34,25 @@ class Workspace:
         return self.root / "plan" / "attestation.yaml"
 
     @property
+    def attestation_signatures(self) -> Path:
+        """The policy as its signers signed it."""
+        return self.root / "plan" / "attestation.dsse.json"
+
+    @property
+    def contract(self) -> Path:
+        """The contract, signed by its author."""
+        return self.root / "plan" / "contract.dsse.json"
+
+    @property
+    def author(self) -> Path:
+        """The author's public key as it came with the workspace: not trusted by that."""
+        return self.root / "plan" / "author.pub"
+
+    def acceptance(self, name: str) -> Path:
+        """A data owner's word that a local party may take part."""
+        return self.cert / f"{name}.acceptance.dsse.json"
+
+    @property
     def members(self) -> Path:
         """The authorised members (``workspace.members``); on the aggregator only."""
         return self.root / "plan" / "cols.yaml"
@@ -118,10 +137,15 @@ def create(template: str, root: Path) -> Workspace:
     with output.blamed_on(root):
         for part in (_SHARED, template):
             _copy(_templates() / part, root)
-        (root / ".gitignore").write_text(_IGNORED, encoding="utf-8")
         workspace = Workspace(root)
-        workspace.make_folders()
+        begin(workspace)
     return workspace
+
+
+def begin(workspace: Workspace) -> None:
+    """What every new workspace has: this party's own folders, and git told to leave them out."""
+    (workspace.root / ".gitignore").write_text(_IGNORED, encoding="utf-8")
+    workspace.make_folders()
 
 
 def make_empty(folder: Path) -> None:

@@ -33,8 +33,11 @@ def test_passphrase_file_comes_before_the_environment(
 
 
 def test_new_passphrase_is_asked_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    at_terminal(monkeypatch, "one", "one")
-    assert console.passphrase(None, new=True) == b"one"
+    at_terminal(monkeypatch, "one horse, two", "one horse, two")
+    assert console.passphrase(None, new=True) == b"one horse, two"
+    at_terminal(monkeypatch, "short", "short")
+    with pytest.raises(UserError, match="12 characters"):
+        console.passphrase(None, new=True)
     at_terminal(monkeypatch, "one", "two")
     with pytest.raises(UserError, match="differ"):
         console.passphrase(None, new=True)

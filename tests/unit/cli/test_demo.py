@@ -54,7 +54,7 @@ def test_a_template_without_the_expected_lines_is_a_bug(tmp_path: Path) -> None:
     plan = tmp_path / "plan.yaml"
     plan.write_text("rounds: many\n")
     with pytest.raises(Bug, match="rounds"):
-        demo_folders._set(plan, rounds=3)
+        demo_folders.set_numbers(plan, rounds=3)
 
 
 def test_a_child_says_how_it_ended_and_its_log_what_it_said(tmp_path: Path) -> None:

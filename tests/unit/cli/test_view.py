@@ -16,6 +16,10 @@ BEGIN = datetime(2031, 5, 1, 12, tzinfo=UTC)
 SAMPLE: dict[str, Any] = {
     "run_started": {"plan": "ab" * 32, "name": "digits", "round": 0, "rounds": 2,
                     "model": "cd" * 32, "size": 19_500, "resumed": False},
+    "member_attested": {"member": "alice", "word": "VERIFIED", "measurement": "41aa" * 16,
+                        "tcb": "UpToDate", "advisories": "", "collateral_age_s": 200_000,
+                        "evidence": "ef" * 32, "reason": "", "expires": "2026-05-01T08:00:00Z"},
+    "trouble": {"message": "the policy's file is damaged"},
     "checkpoint_damaged": {"path": "save/models/ab.safetensors", "round": 1},
     "member_joined": {"member": "alice", "address": "ipv4:127.0.0.1:5000"},
     "member_left": {"member": "alice", "reason": "the connection was lost"},
@@ -101,13 +105,13 @@ def test_each_state_of_a_party_is_shown(events: list[dict[str, Any]], state: str
 
 def test_a_row_tells_examples_and_both_accuracies() -> None:
     assert row(joined(event("update_accepted")), "alice") == [
-        "alice", "reported", "392", "0.250", "0.750"]  # fmt: skip
+        "alice", "reported", "392", "0.250", "0.750", "NOT", "ATTESTED"]  # fmt: skip
 
 
 def test_the_own_accuracy_stays_when_only_the_global_model_is_measured() -> None:
     closing = event("update_accepted", weight=0, metrics={"validate/global/accuracy": 0.5})
     shown = row(joined(event("update_accepted"), closing), "alice")
-    assert shown[2:] == ["392", "0.500", "0.750"]
+    assert shown[2:5] == ["392", "0.500", "0.750"]
 
 
 def test_the_header_tells_round_figures_traffic_and_time() -> None:
@@ -115,6 +119,22 @@ def test_the_header_tells_round_figures_traffic_and_time() -> None:
     for part in ("digits", "round 2 of 2", "accuracy 0.250", "loss 1.500", "up 19.0 kB",
                  "down 39.0 kB", "time 1:05"):  # fmt: skip
         assert part in shown
+
+
+def test_what_each_party_has_proved_is_shown() -> None:
+    assert "aggregator NOT ATTESTED" in screen(joined())
+    assert "aggregator SIMULATED 41aa41aa" in screen(
+        joined({**event("member_attested"), "event": "attestation", "word": "SIMULATED"})
+    )
+    shown = screen(joined(event("member_attested")), width=120)
+    assert "VERIFIED 41aa41aa UpToDate 2d" in shown
+    assert row(joined(event("member_attested")), "bob")[-2:] == ["NOT", "ATTESTED"]
+
+
+@pytest.mark.parametrize("word", ["VERIFIED", "SIMULATED"])
+def test_a_line_of_the_log_tells_what_a_party_has_proved(word: str) -> None:
+    (told,) = plain(event("member_attested", word=word))
+    assert told == f"alice is {word}: 41aa41aa UpToDate 2d"
 
 
 def test_who_waits_is_told_where_and_for_how_many() -> None:

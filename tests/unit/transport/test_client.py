@@ -10,7 +10,7 @@ import pytest
 from fedclave.engine.collaborator import Collaborator
 from fedclave.errors import Unavailable
 from fedclave.transport.grpc import client
-from fedclave.transport.grpc.client import Client
+from fedclave.transport.grpc.client import Client, Connection
 from fedclave.transport.grpc.proto import federation_pb2 as pb
 
 PATIENCE_S = 600.0
@@ -66,11 +66,11 @@ def outcome(monkeypatch: pytest.MonkeyPatch, *streams: list[pb.Down]) -> str:
     monkeypatch.setattr(client, "monotonic", clock)
     monkeypatch.setattr(client, "FIRST_PAUSE_S", 0.0)
 
-    async def connect() -> Any:
+    async def connect() -> Connection:
         if not left:
             clock.now += PATIENCE_S + 1
             raise Unavailable("nobody there")
-        return Channel(Call(clock, left.pop(0)))
+        return Connection(channel=cast(grpc.aio.Channel, Channel(Call(clock, left.pop(0)))))
 
     collaborator = cast(Collaborator, None)  # it is asked nothing
     return asyncio.run(Client("anna", "p", "agg:1", connect, collaborator).run(PATIENCE_S, 60.0))

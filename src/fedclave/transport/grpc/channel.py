@@ -18,6 +18,7 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors, admit
 from fedclave.trust.names import Identity, Role, server_name
 
-__all__ = ["Credentials", "open_channel", "pinned", "read_leaf"]
+__all__ = ["Credentials", "Opened", "open_channel", "pinned", "read_leaf"]
 
 PROBE_S = 10.0
 Options = Sequence[tuple[str, Any]]
@@ -54,6 +55,14 @@ class _HungUp(Unavailable):
     """The server closed the connection before its first byte."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """A channel, and the certificate (DER) of the server that it is pinned to."""
+
+    channel: grpc.aio.Channel
+    leaf: bytes
+
+
 async def open_channel(
     address: str,
     *,
@@ -62,7 +71,7 @@ async def open_channel(
     role: Role,
     now: datetime,
     options: Options = (),
-) -> grpc.aio.Channel:
+) -> Opened:
     """Connect to the federation's server of this role.
 
     ``Refused``: the server's certificate is not good, or ours is not; do not retry.
@@ -78,7 +87,8 @@ async def open_channel(
     except _HungUp:
         _check_own(identity.leaf, anchors, now)
         raise
-    return pinned(address, leaf, role=role, identity=identity, options=options)
+    channel = pinned(address, leaf, role=role, identity=identity, options=options)
+    return Opened(channel=channel, leaf=leaf)
 
 
 async def read_leaf(

@@ -9,6 +9,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -26,8 +27,18 @@ from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.frames import CHUNK, SERVICE
 from fedclave.transport.grpc.proto import federation_pb2 as pb
 
-Connect = Callable[[], Awaitable[grpc.aio.Channel]]
-"""Opens a channel to the verified aggregator (``channel.open_channel`` with all it needs)."""
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """A channel to the verified aggregator, and what keeps it verified while it is used."""
+
+    channel: grpc.aio.Channel
+    keep: Callable[[], Awaitable[None]] | None = None
+    """Runs beside the calls; raises once the aggregator is no longer to be trusted."""
+
+
+Connect = Callable[[], Awaitable[Connection]]
+"""Opens a connection (``channel.open_channel``, then ``attest.attest`` if the plan wants it)."""
 
 Notice = Callable[[str, dict[str, Any]], None]
 """Told what happens, for views: (event, fields)."""
@@ -76,8 +87,8 @@ class Client:
         while True:
             before = self._contact
             try:
-                async with self._channel() as channel:
-                    return await self._work(channel)
+                async with self._connection() as connection:
+                    return await self._work(connection)
             except Unavailable as error:
                 if self._contact != before:
                     pause = FIRST_PAUSE_S
@@ -92,7 +103,8 @@ class Client:
                 await asyncio.sleep(min(wait, max(patience_s - waited, 0.05)))
                 pause = min(pause * 2, LONGEST_PAUSE_S)
 
-    async def _work(self, channel: grpc.aio.Channel) -> str:
+    async def _work(self, connection: Connection) -> str:
+        channel = connection.channel
         async with self._told():
             call = channel.stream_stream(
                 f"/{SERVICE}/Work",
@@ -107,10 +119,13 @@ class Client:
             )
             await call.write(pb.Up(hello=hello))
             self._stream = stream = _Stream(self, channel, call)
+            keeping = None if connection.keep is None else stream.beside(connection.keep())
             try:
                 return await stream.serve()
             finally:
                 self._stream = None
+                if keeping is not None:
+                    keeping.cancel()
                 if stream.welcomed:
                     self._contact = monotonic()  # it stood until now, however quiet it was
                 await stream.close()
@@ -166,12 +181,12 @@ class Client:
             await call.done_writing()
 
     @asynccontextmanager
-    async def _channel(self) -> AsyncIterator[grpc.aio.Channel]:
-        channel = await self._connect()
+    async def _connection(self) -> AsyncIterator[Connection]:
+        connection = await self._connect()
         try:
-            yield channel
+            yield connection
         finally:
-            await channel.close()
+            await connection.channel.close()
 
     def _told(self) -> AbstractAsyncContextManager[None]:
         return _told(self._address)
@@ -179,7 +194,7 @@ class Client:
 
 async def status(address: str, connect: Connect) -> pb.StatusReply:
     """Ask the aggregator how things stand (``fx collaborator ping``)."""
-    channel = await connect()
+    channel = (await connect()).channel
     async with channel, _told(address):
         call = channel.unary_stream(
             f"/{SERVICE}/Status",
@@ -297,12 +312,18 @@ class _Stream:
         async with self._sending:
             await self._call.write(up)
 
+    def beside(self, work: Awaitable[None]) -> "asyncio.Future[None]":
+        """Run something for as long as the stream lasts; its error is the stream's."""
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(self._ended)
+        return task
+
     def fail(self, error: BaseException) -> None:
         """End the stream with this error."""
         if not self._failed.done():
             self._failed.set_exception(error)
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
+    def _ended(self, task: "asyncio.Future[None]") -> None:
         if not task.cancelled() and (error := task.exception()):
             self.fail(error)
 

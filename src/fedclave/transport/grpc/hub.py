@@ -160,6 +160,11 @@ class Hub:
             if self._certificates.get(member) == certificate and not ask.answered.done():
                 ask.answered.set_exception(refused)
 
+    def cut(self, member: str) -> None:
+        """End a member's connection: its session is over. It may come back, and attest again."""
+        if (session := self._sessions.get(member)) is not None:
+            session.down.put_nowait(None)
+
     def finish(self, model: str) -> None:
         """Tell everybody that the run is over, also those who come later, and end their streams."""
         self._done = pb.Down(done=pb.Done(model=model))

@@ -10,7 +10,7 @@ from fedclave.errors import Code, Refused
 
 RATE = 50.0  # calls and messages a second, in the long run
 BURST = 200.0  # of them at once
-AT_ONCE = {"Work": 2, "Fetch": 2, "Push": 2, "Status": 2}
+AT_ONCE = {"Attest": 2, "Work": 2, "Fetch": 2, "Push": 2, "Status": 2}
 """Calls of one kind that a member may have open; two, as a new one replaces one that was lost."""
 
 MOST_PEERS = 4096  # remembered at once

@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The aggregator's port: Work, Fetch, Push and Status over mutual TLS 1.3.
+"""The aggregator's port: Attest, Work, Fetch, Push and Status over mutual TLS 1.3.
 
-Before a body is read, in every call: the gate admits the certificate of the channel, the member's
-quota allows the call, and its open request asks for it. A call that makes no progress ends after
+Before a body is read, in every call: the gate admits the certificate of the channel, its TLS key
+has attested (every call but ``Attest``, where the plan requires attestation), the member's quota
+allows the call, and its open request asks for it. A call that makes no progress ends after
 ``network.stall_s``; one peer's slowness holds nothing that another needs.
 """
 
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import datetime
 from time import monotonic
 from typing import Any
-from urllib.parse import unquote
 
 import grpc
 
 from fedclave.engine.events import Events
 from fedclave.engine.store import Store
-from fedclave.errors import Code, Refused, Unavailable
+from fedclave.errors import Code, Refused, Unavailable, UserError
 from fedclave.messages import WIRE_VERSIONS
 from fedclave.plan import Plan
 from fedclave.transport.grpc import frames
+from fedclave.transport.grpc.attest import Usher
+from fedclave.transport.grpc.door import Context, Door, address_of, certificate_of, key_of
 from fedclave.transport.grpc.frames import CHUNK
 from fedclave.transport.grpc.hub import Hub, Session
 from fedclave.transport.grpc.proto import federation_pb2 as pb
@@ -35,37 +35,25 @@ from fedclave.trust.credentials import Credentials
 HELLO_S = 10.0
 MAX_SAID = 1024  # characters of a refusal in an event: a peer may have chosen some of them
 
-Context = Any  # grpc.aio.ServicerContext; its stubs leave the type parameters open
-
-
-@dataclass(frozen=True, kw_only=True)
-class Door:
-    """What the server asks the gate with; ``members`` and the CRL are read anew for each call."""
-
-    anchors: gate.Anchors
-    members: Callable[[], Collection[str]]
-    now: Callable[[], datetime]
-
-    def admit(self, context: Context) -> gate.Member:
-        """The member at the other end of this call. Raises ``Refused``."""
-        return gate.admit(
-            _certificate(context),
-            anchors=self.anchors,
-            role="collaborator",
-            now=self.now(),
-            members=self.members(),
-        )
-
 
 class Service:
-    """The four calls. The plan's ``network.stall_s`` is how long a peer may stand still in one."""
+    """The calls. The plan's ``network.stall_s`` is how long a peer may stand still in one."""
 
-    def __init__(self, plan: Plan, store: Store, hub: Hub, door: Door, events: Events) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        hub: Hub,
+        door: Door,
+        events: Events,
+        usher: Usher | None = None,
+    ) -> None:
         self._plan = plan
         self._store = store
         self._hub = hub
         self._door = door
         self._events = events
+        self._usher = usher
         self._stall_s = plan.network.stall_s
         self._quota = Quota()
         self._told = Told()
@@ -73,6 +61,11 @@ class Service:
     def handlers(self) -> grpc.GenericRpcHandler:
         """The calls as gRPC knows them; bodies of Fetch and Push stay raw bytes."""
         calls = {
+            "Attest": grpc.stream_stream_rpc_method_handler(
+                self._guarded("Attest", self._attest),
+                request_deserializer=pb.AttestUp.FromString,
+                response_serializer=pb.AttestDown.SerializeToString,
+            ),
             "Work": grpc.stream_stream_rpc_method_handler(
                 self._guarded("Work", self._work),
                 request_deserializer=pb.Up.FromString,
@@ -100,22 +93,47 @@ class Service:
         """The call behind the gate and the quota; refusals become a status and an event."""
 
         async def guarded(incoming: Any, context: Context) -> None:
-            peer = _address(context)
+            peer = address_of(context)
             try:
-                member = self._door.admit(context)
+                admit = self._door.identify if name == "Attest" else self._door.admit
+                member = admit(context)
                 peer = member.name
                 self._quota.spend(member.name, monotonic())
                 with self._quota.calling(member.name, name):
                     await call(member, incoming, context)
             except Refused as refused:
                 self._record(peer, refused)
-                if refused.code in _FOR_GOOD:
-                    self._hub.expel(gate.fingerprint(_certificate(context)), refused)
+                if refused.code in _FOR_GOOD or name == "Attest":
+                    self._hub.expel(gate.fingerprint(certificate_of(context)), refused)
                 await frames.abort(context, refused)
             except Unavailable as error:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
+            except UserError as error:  # of this machine: its operator hears it, the peer does not
+                self._trouble(str(error))
+                await context.abort(
+                    grpc.StatusCode.UNAVAILABLE,
+                    "the aggregator cannot answer, for a reason on its own machine. Tell its"
+                    " operator",
+                )
 
         return guarded
+
+    async def _attest(
+        self, member: gate.Member, incoming: AsyncIterator[pb.AttestUp], context: Context
+    ) -> None:
+        if self._usher is None:
+            raise Refused(Code.WRONG_VERSION, "this plan requires no attestation")
+        standing = await self._usher.receive(
+            member,
+            key_of(certificate_of(context)),
+            lambda: self._read(context, HELLO_S),
+            lambda message: self._write(context, message),
+        )
+        self._events.emit("member_attested", member=member.name, **standing.facts())
+
+    def _trouble(self, message: str) -> None:
+        if self._told.more("", monotonic()) is not None:
+            self._events.emit("trouble", message=message[:MAX_SAID])
 
     def _record(self, peer: str, refused: Refused) -> None:
         """An event, unless this peer had too many of late: then one that tells how many."""
@@ -132,7 +150,9 @@ class Service:
         if first is None or not first.HasField("hello"):
             raise Refused(Code.MALFORMED, "a Work stream begins with a hello")
         version = self._agree(first.hello)
-        session = Session(member.name, member.fingerprint, first.hello.instance, _address(context))
+        session = Session(
+            member.name, member.fingerprint, first.hello.instance, address_of(context)
+        )
         await context.write(
             pb.Down(
                 welcome=pb.Welcome(
@@ -286,17 +306,6 @@ class Service:
             await asyncio.wait_for(context.write(message), self._stall_s)
         except TimeoutError as error:
             raise Refused(Code.TOO_SLOW, f"nothing was read for {self._stall_s:g} s") from error
-
-
-def _certificate(context: Context) -> bytes:
-    """The certificate (PEM) that TLS saw at the other end; empty without one."""
-    found = context.auth_context().get("x509_pem_cert") or [b""]
-    return bytes(found[0])
-
-
-def _address(context: Context) -> str:
-    """Where a call comes from, as people write it: gRPC says ``ipv6:%5B::1%5D:443``."""
-    return unquote(str(context.peer()).partition(":")[2])
 
 
 def _frame(message: Any) -> bytes:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -154,6 +155,56 @@ class Done(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     model: str
     def __init__(self, model: _Optional[str] = ...) -> None: ...
+
+class AttestUp(_message.Message):
+    __slots__ = ("challenge", "evidence", "refusal")
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    challenge: Challenge
+    evidence: Evidence
+    refusal: Refusal
+    def __init__(self, challenge: _Optional[_Union[Challenge, _Mapping]] = ..., evidence: _Optional[_Union[Evidence, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class AttestDown(_message.Message):
+    __slots__ = ("evidence", "standing")
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
+    evidence: Evidence
+    standing: Standing
+    def __init__(self, evidence: _Optional[_Union[Evidence, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
+
+class Challenge(_message.Message):
+    __slots__ = ("versions", "nonce", "contract", "policy", "key")
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    CONTRACT_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedScalarFieldContainer[int]
+    nonce: bytes
+    contract: str
+    policy: str
+    key: bytes
+    def __init__(self, versions: _Optional[_Iterable[int]] = ..., nonce: _Optional[bytes] = ..., contract: _Optional[str] = ..., policy: _Optional[str] = ..., key: _Optional[bytes] = ...) -> None: ...
+
+class Evidence(_message.Message):
+    __slots__ = ("evidence", "nonce")
+    EVIDENCE_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    evidence: bytes
+    nonce: bytes
+    def __init__(self, evidence: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+
+class Standing(_message.Message):
+    __slots__ = ("word", "expires", "again_s")
+    WORD_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_S_FIELD_NUMBER: _ClassVar[int]
+    word: str
+    expires: float
+    again_s: float
+    def __init__(self, word: _Optional[str] = ..., expires: _Optional[float] = ..., again_s: _Optional[float] = ...) -> None: ...
 
 class FetchRequest(_message.Message):
     __slots__ = ("digest", "offset")

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a party needs to attest, put together from its workspace: contract, policy, TEE, collateral.
+
+plan/contract.dsse.json, cert/NAME.acceptance.dsse.json   workspace.agreement
+plan/attestation.yaml, plan/attestation.dsse.json         trust.policy_file
+cert/collateral/                                          trust.collateral_store, trust.roots
+/dev/attestation, or cert/simulated/platform/             where quotes come from
+"""
+
+import asyncio
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedclave.errors import Refused, Unavailable, UserError
+from fedclave.plan import Plan, load
+from fedclave.transport.grpc.attest import Usher
+from fedclave.trust import attesting, measure, policy_file, release, roots, sgx
+from fedclave.trust.attesting import NONCE, Attester, Channel, Nonces, Side, Terms
+from fedclave.trust.collateral_store import Store
+from fedclave.trust.credentials import Credentials
+from fedclave.trust.dcap import DcapJudge
+from fedclave.trust.gate import SignedContract, Standing
+from fedclave.trust.names import Role
+from fedclave.trust.policy_file import SignedPolicy
+from fedclave.trust.quoting import QuotingService, SimulatedAttester
+from fedclave.trust.sessions import Sessions
+from fedclave.trust.verify import Verifier
+from fedclave.workspace import agreement, layout
+from fedclave.workspace.layout import Workspace
+
+if TYPE_CHECKING:
+    from fedclave.cli.run import Party
+
+RECONSIDER_S = 30.0
+"""Between two looks at the policy, the collateral and the sessions that hang on them."""
+
+ROLES: dict[str, Role] = {"aggregator": "aggregator", "collaborators": "collaborator"}
+"""What a plan's ``attestation.required`` calls the roles."""
+
+
+def required(plan: Plan) -> frozenset[Role]:
+    """The roles that must prove what they run."""
+    wanted = plan.attestation
+    return frozenset(ROLES[name] for name in wanted.required) if wanted else frozenset()
+
+
+def run_from_source(plan: Plan, role: Role, *, allow_simulated: bool) -> None:
+    """Start this process again without compiled files, if a simulated TEE is to measure it."""
+    proves = role in required(plan) and allow_simulated and not sgx.DEVICE.exists()
+    if proves and sys.pycache_prefix != os.devnull:
+        command = [
+            sys.executable,
+            *measure.FROM_SOURCE,
+            "-P",
+            "-m",
+            "fedclave.cli.main",
+            *sys.argv[1:],
+        ]
+        sys.stdout.flush()
+        os.execv(sys.executable, command)  # noqa: S606 - this very command, measured
+
+
+@contextmanager
+def side(party: "Party", role: Role, *, allow_simulated: bool) -> Iterator[Side | None]:
+    """A party's part in ``fl-attest/1``; None where the plan knows no attestation.
+
+    ``UserError``, ``Refused``: contract, policy or TEE are not what the plan asks for.
+    """
+    workspace, plan, now = party.workspace, party.plan, party.clock()
+    signed = agreement.load(workspace, plan, party.name if role == "collaborator" else None)
+    if plan.attestation is None:
+        yield None
+        return
+    if signed is None:
+        raise UserError(
+            f"{workspace.plan} asks for attestation, and the contract is missing. Run 'fx plan"
+            " sign', or import the archive that the author exported after signing"
+        )
+    policy = current_policy(workspace, plan, now)
+    must = required(plan)
+    with ExitStack() as stack:
+        attester: Attester | None = None
+        if role in must:
+            attester = _attester(stack, workspace, role, signed, allow_simulated=allow_simulated)
+        yield Side(
+            terms=Terms(federation=plan.name, contract=signed.id, policy=policy, required=must),
+            role=role,
+            name=party.name,
+            attester=attester,
+            verifier=Verifier(
+                store=store(workspace, policy), second=stack.enter_context(DcapJudge())
+            ),
+            allow_simulated=allow_simulated,
+            hpke_key=release.generate().public,
+            now=party.clock,
+        )
+
+
+def current_policy(workspace: Workspace, plan: Plan, now: datetime) -> SignedPolicy:
+    """The policy of a workspace, signed by those whom the plan names."""
+    if plan.attestation is None:
+        raise UserError(f"{workspace.plan} has no attestation section, so no policy applies")
+    return policy_file.load(
+        workspace.attestation,
+        workspace.attestation_signatures,
+        signers=plan.attestation.signers,
+        threshold=plan.attestation.threshold,
+        pins=workspace.cert / "policies",
+        now=now,
+    )
+
+
+def store(workspace: Workspace, policy: SignedPolicy) -> Store:
+    """The imported collateral, under the roots that the policy names."""
+    folder = workspace.cert / "collateral"
+    return Store(folder=folder, roots=roots.named(folder, policy.policy.roots))
+
+
+def simulated(workspace: Workspace) -> Path:
+    """Where a workspace's simulated TEE lies."""
+    return workspace.cert / "simulated"
+
+
+def _attester(
+    stack: ExitStack,
+    workspace: Workspace,
+    role: Role,
+    contract: SignedContract,
+    *,
+    allow_simulated: bool,
+) -> Attester:
+    if sgx.DEVICE.exists():
+        return sgx.SgxAttester()
+    platform = simulated(workspace) / "platform"
+    if not allow_simulated or not platform.is_dir():
+        raise UserError(
+            f"the plan wants the {role} to prove what it runs, and there is no TEE here"
+            f" ({sgx.DEVICE} is missing). Start it in an enclave (gramine-sgx); or, to try it"
+            " where nothing needs protection: 'fx attest simulate', and --allow-simulated"
+        )
+    measure.check_interpreter()
+    measured = measure.measure_code(workspace.src, contract.contract.measured_id)
+    service = stack.enter_context(QuotingService.start(platform))
+    return SimulatedAttester(service.socket, measured.digest)
+
+
+async def usher(party: "Party", own: Side) -> Usher:
+    """The aggregator's part in ``Attest``; tells what it proves of itself, or why it could not."""
+    leaf = Credentials.read(party.workspace.cert, party.name).leaf
+    standing = await asyncio.to_thread(_rehearsed, own, attesting.key_hash(leaf))
+    party.tell("attestation", **standing.facts())
+    return Usher(own, Sessions(), lambda: Credentials.read(party.workspace.cert, party.name).leaf)
+
+
+def asked(
+    folder: Path, name: str, address: str, *, allow_simulated: bool
+) -> dict[str, str | float]:
+    """What the aggregator at an address proves to a party, now."""
+    from fedclave.cli import run, signals
+
+    workspace = layout.open_(folder)
+    party = run.Party(
+        workspace=workspace, plan=load(workspace.plan), name=name, clock=lambda: datetime.now(UTC)
+    )
+    heard: list[dict[str, Any]] = []
+    with side(party, "collaborator", allow_simulated=allow_simulated) as own:
+        if own is None:
+            raise UserError(f"{workspace.plan} asks for no attestation, so nobody proves anything")
+
+        async def once() -> None:
+            party = replace(asking, listener=heard.append)
+            await (await run.connector(party, address, own)()).channel.close()
+
+        asking = party
+        signals.run(once())
+    return {key: value for key, value in heard[-1].items() if key not in ("v", "time", "event")}
+
+
+def _rehearsed(own: Side, key: bytes) -> Standing:
+    """How this party stands by its own policy: better known before others refuse it."""
+    channel = Channel(own=key, peer=key)
+    nonces = Nonces(given=secrets.token_bytes(NONCE), asked=secrets.token_bytes(NONCE))
+    mirrored = Nonces(given=nonces.asked, asked=nonces.given)
+    try:
+        return own.judge(own.prove(channel, nonces), own.role, own.name, channel, mirrored)
+    except Refused as refused:
+        raise Refused(
+            refused.code, f"the members would refuse this {own.role}: {refused.message}"
+        ) from refused
+
+
+@asynccontextmanager
+async def reconsidered(
+    party: "Party", usher: Usher | None, cut: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """Sessions are looked at again while they last: policy and collateral may change.
+
+    ``cut`` ends the connection of a member whose session has ended.
+    """
+    if usher is None:
+        yield
+        return
+    task = asyncio.create_task(_reconsider(party, usher, cut))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _reconsider(party: "Party", usher: Usher, cut: Callable[[str], None]) -> None:
+    said = ""
+    while True:
+        await asyncio.sleep(RECONSIDER_S)
+        try:
+            policy = current_policy(party.workspace, party.plan, party.clock())
+            if policy.digest != usher.side.terms.policy.digest:
+                usher.follow(policy)
+                party.tell("policy", version=policy.policy.version, digest=policy.digest)
+            for name, refused in (await asyncio.to_thread(usher.reconsider)).items():
+                party.tell("session_ended", member=name, code=refused.code, message=refused.message)
+                cut(name)
+        except (UserError, Refused, Unavailable) as error:  # the policy now in force stays so
+            if str(error) != said:
+                said = str(error)
+                party.tell("policy_trouble", message=said)

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The call ``Attest``: ``fl-attest/1`` between a member and the aggregator (``trust.attesting``).
+
+It is the first call on a channel, and comes again before a session ends, beside whatever else runs.
+Quotes are made and judged in threads: neither holds up the loop.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import grpc
+from cryptography import x509
+
+from fedclave.errors import Code, FedclaveError, Refused, Unavailable
+from fedclave.transport.grpc import frames
+from fedclave.transport.grpc.proto import federation_pb2 as pb
+from fedclave.trust import gate
+from fedclave.trust.attesting import NONCE, VERSIONS, Channel, Nonces, Side, key_hash
+from fedclave.trust.gate import Standing
+from fedclave.trust.policy_file import SignedPolicy
+from fedclave.trust.sessions import Sessions
+
+DEADLINE_S = 30.0
+"""For a whole attestation."""
+
+LEAST_PAUSE_S = 1.0
+"""Between two attestations on one channel, whatever the other side says."""
+
+Read = Callable[[], Awaitable[Any]]
+Write = Callable[[Any], Awaitable[None]]
+
+
+class Usher:
+    """The aggregator's end: attests itself to members, judges them, keeps their sessions."""
+
+    def __init__(
+        self, side: Side, sessions: Sessions, leaf: Callable[[], x509.Certificate]
+    ) -> None:
+        """``leaf`` reads the certificate that this server shows now."""
+        self.sessions = sessions
+        self.side = side
+        self._leaf = leaf
+        self._keys: set[bytes] = set()  # ours, also those from before a renewal
+
+    def follow(self, policy: SignedPolicy) -> None:
+        """Go by another policy from now on; who holds the old one is refused."""
+        self.side = replace(self.side, terms=replace(self.side.terms, policy=policy))
+
+    def reconsider(self) -> dict[str, Refused]:
+        """Look at every session again; returns the members whose session ended, and why."""
+        side = self.side
+
+        def look(standing: Standing) -> Standing:
+            return gate.reconsider(
+                standing, policy=side.terms.policy, verifier=side.verifier, now=side.now()
+            )
+
+        return {gone.verdict.name: refused for gone, refused in self.sessions.reconsider(look)}
+
+    async def receive(self, member: gate.Member, key: bytes, read: Read, write: Write) -> Standing:
+        """Attest with a member whose channel has this TLS key. Its session is open afterwards.
+
+        ``Refused``: one side does not accept the other. A session from before then ends.
+        """
+        try:
+            standing = await self._receive(member, key, read, write)
+        except Refused as refused:
+            self.sessions.close(key, refused)
+            raise
+        self.sessions.open(key, standing)
+        verdict = standing.verdict
+        again_s = max((verdict.reattest_after - self.side.now()).total_seconds(), 0.0)
+        told = pb.Standing(
+            word=verdict.word.value, expires=verdict.expires.timestamp(), again_s=again_s
+        )
+        await write(pb.AttestDown(standing=told))
+        return standing
+
+    async def _receive(self, member: gate.Member, key: bytes, read: Read, write: Write) -> Standing:
+        challenge = _body(await read(), "challenge")
+        _check(challenge)
+        self.side.terms.check(
+            frames.printable(challenge.contract, 64), frames.printable(challenge.policy, 64)
+        )
+        channel = Channel(own=self._own(challenge.key), peer=key)
+        nonces = Nonces(given=challenge.nonce, asked=secrets.token_bytes(NONCE))
+        evidence = await asyncio.to_thread(self.side.prove, channel, nonces)
+        await write(pb.AttestDown(evidence=pb.Evidence(evidence=evidence, nonce=nonces.asked)))
+        theirs = _body(await read(), "evidence")
+        judge = self.side.judge
+        return await asyncio.to_thread(
+            judge, theirs.evidence, "collaborator", member.name, channel, nonces
+        )
+
+    def _own(self, claimed: bytes) -> bytes:
+        """The key of ours that the member sees. What it sees decides: a renewal may have come."""
+        self._keys.add(key_hash(self._leaf()))
+        if claimed not in self._keys:
+            raise Refused(
+                Code.ATT_KEY_BINDING,
+                f"the peer sees the TLS key {claimed[:6].hex()}... at this end, which is none of"
+                " ours: somebody stands between the two",
+            )
+        return claimed
+
+
+async def attest(
+    channel: grpc.aio.Channel, side: Side, *, address: str, server: bytes, own: x509.Certificate
+) -> tuple[Standing, float]:
+    """Attest with the aggregator at the other end of a channel pinned to this leaf (DER).
+
+    Returns how it stands, and after how many seconds to do it again. ``Refused``: one side does not
+    accept the other; ``Unavailable``: the connection broke off.
+    """
+    ends = Channel(own=key_hash(own), peer=key_hash(x509.load_der_x509_certificate(server)))
+    call = channel.stream_stream(
+        f"/{frames.SERVICE}/Attest",
+        request_serializer=pb.AttestUp.SerializeToString,
+        response_deserializer=pb.AttestDown.FromString,
+    )(timeout=DEADLINE_S)
+    try:
+        return await _attest(call, side, ends)
+    except grpc.aio.AioRpcError as error:
+        raise _explained(frames.error(error, address)) from error
+    except asyncio.InvalidStateError as error:  # a write on a call that has ended
+        raise Unavailable(f"{address}: the call has ended") from error
+    finally:
+        call.cancel()
+
+
+async def ask(channel: grpc.aio.Channel, challenge: pb.Challenge) -> pb.Evidence:
+    """What the aggregator shows for a challenge; the attestation is then given up. ``Refused``."""
+    call = channel.stream_stream(
+        f"/{frames.SERVICE}/Attest",
+        request_serializer=pb.AttestUp.SerializeToString,
+        response_deserializer=pb.AttestDown.FromString,
+    )(timeout=DEADLINE_S)
+    try:
+        await call.write(pb.AttestUp(challenge=challenge))
+        evidence: pb.Evidence = _body(await _next(call), "evidence")
+        return evidence
+    except grpc.aio.AioRpcError as error:
+        raise frames.error(error, "the aggregator") from error
+    finally:
+        call.cancel()
+
+
+async def _attest(call: Any, side: Side, ends: Channel) -> tuple[Standing, float]:
+    asked = secrets.token_bytes(NONCE)
+    challenge = pb.Challenge(
+        versions=VERSIONS,
+        nonce=asked,
+        contract=side.terms.contract,
+        policy=side.terms.policy.digest,
+        key=ends.peer,
+    )
+    await call.write(pb.AttestUp(challenge=challenge))
+    theirs = _body(await _next(call), "evidence")
+    if len(theirs.nonce) != NONCE:
+        raise Refused(Code.ATT_MALFORMED, f"a nonce of {len(theirs.nonce)} bytes, not {NONCE}")
+    nonces = Nonces(given=theirs.nonce, asked=asked)
+    try:
+        standing = await asyncio.to_thread(
+            side.judge, theirs.evidence, "aggregator", "aggregator", ends, nonces
+        )
+    except Refused as refused:
+        await call.write(pb.AttestUp(refusal=frames.refusal(refused)))
+        await call.done_writing()
+        raise
+    evidence = await asyncio.to_thread(side.prove, ends, nonces)
+    await call.write(pb.AttestUp(evidence=pb.Evidence(evidence=evidence)))
+    told = _body(await _next(call), "standing")
+    ours = (standing.verdict.reattest_after - side.now()).total_seconds()
+    return standing, max(min(ours, told.again_s), LEAST_PAUSE_S)
+
+
+async def _next(call: Any) -> Any:
+    message = await call.read()
+    if message is grpc.aio.EOF:
+        raise grpc.aio.AioRpcError(
+            await call.code(),
+            await call.initial_metadata(),
+            await call.trailing_metadata(),
+            details=await call.details(),
+        )
+    return message
+
+
+def _body(message: Any, kind: str) -> Any:
+    found = message.WhichOneof("body") if message is not None else None
+    if found == "refusal" and message.refusal.code in set(Code):
+        said = frames.printable(message.refusal.message)
+        raise Refused(Code(message.refusal.code), f"the peer refused this side: {said}")
+    if found != kind:
+        raise Refused(Code.MALFORMED, f"{found or 'nothing'} where fl-attest/1 has the {kind}")
+    return getattr(message, kind)
+
+
+def _check(challenge: Any) -> None:
+    if not set(challenge.versions) & set(VERSIONS):
+        raise Refused(
+            Code.WRONG_VERSION,
+            f"the peer speaks fl-attest {list(challenge.versions)[:8]}, this side {list(VERSIONS)}."
+            " Update the older side",
+        )
+    if len(challenge.nonce) != NONCE:
+        raise Refused(Code.ATT_MALFORMED, f"a nonce of {len(challenge.nonce)} bytes, not {NONCE}")
+
+
+def _explained(error: FedclaveError) -> FedclaveError:
+    """What the other side said, as that: it must not be taken for a finding of ours."""
+    if isinstance(error, Refused) and error.code is not Code.WRONG_VERSION:
+        return Refused(error.code, f"the aggregator refused this side: {error.message}")
+    if isinstance(error, Refused):
+        return Refused(
+            Code.ATT_REQUIRED,
+            f"{error.message}. The aggregator does not attest, and the plan wants it to",
+        )
+    return error
