@@ -57,6 +57,9 @@ class Code(StrEnum):
     BAD_SIGNATURE = "bad-signature"
     WRONG_CONTRACT = "wrong-contract"
     CANNOT_OPEN = "cannot-open"
+    LOG_PROOF = "log-proof"
+    LOG_OLDER = "log-older"
+    LOG_FORK = "log-fork"
 
     # Attestation: what a verifier of evidence finds (RFC 9334); docs/reference/errors.md
     ATT_MALFORMED = "ATT-MALFORMED"
@@ -126,6 +129,9 @@ MEANING: dict[Code, str] = {
     Code.TOKEN_EXPIRED: "the join token has expired",
     Code.BAD_SIGNATURE: "too few valid signatures by keys that are trusted for it",
     Code.WRONG_CONTRACT: "a file, or the peer, is not of the contract that was signed",
+    Code.LOG_PROOF: "a log's files, or a proof, do not lead to the head that its key signed",
+    Code.LOG_OLDER: "a log's head is older than one that was seen before",
+    Code.LOG_FORK: "a log's key signed two histories: it shows each party its own, or rewrote one",
     Code.CANNOT_OPEN: "something sealed was changed, or is for another key, contract or purpose",
     Code.ATT_MALFORMED: "the evidence does not parse, or has bytes that no format explains",
     Code.ATT_UNSUPPORTED: "a kind or version of evidence that this build does not verify",

@@ -27,6 +27,7 @@ from fedclave.trust.collateral_store import Store
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.dcap import DcapJudge
 from fedclave.trust.gate import SignedContract, Standing
+from fedclave.trust.judgement import Word
 from fedclave.trust.names import Role
 from fedclave.trust.policy_file import SignedPolicy
 from fedclave.trust.quoting import QuotingService, SimulatedAttester
@@ -151,12 +152,14 @@ def _attester(
     return SimulatedAttester(service.socket, measured.digest)
 
 
-async def usher(party: "Party", own: Side) -> Usher:
-    """The aggregator's part in ``Attest``; tells what it proves of itself, or why it could not."""
+async def usher(party: "Party", own: Side) -> tuple[Usher, Word]:
+    """The aggregator's part in ``Attest``, and how it stands itself, of which it tells."""
     leaf = Credentials.read(party.workspace.cert, party.name).leaf
     standing = await asyncio.to_thread(_rehearsed, own, attesting.key_hash(leaf))
+    word = standing.verdict.word
     party.tell("attestation", **standing.facts())
-    return Usher(own, Sessions(), lambda: Credentials.read(party.workspace.cert, party.name).leaf)
+    usher = Usher(own, Sessions(), lambda: Credentials.read(party.workspace.cert, party.name).leaf)
+    return usher, word
 
 
 def asked(

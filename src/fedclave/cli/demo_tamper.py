@@ -192,8 +192,9 @@ def _changed_package(folder: Path) -> Path:
     _replace(
         package / "cli" / "attesting.py",
         "    standing = await asyncio.to_thread(_rehearsed, own, attesting.key_hash(leaf))\n"
+        "    word = standing.verdict.word\n"
         '    party.tell("attestation", **standing.facts())\n',
-        "",
+        "    word = Word.SIMULATED\n",
     )
     return folder
 

@@ -26,6 +26,7 @@ import fedclave
 from fedclave.cli import (
     aggregator,
     attest,
+    audit,
     ca,
     collaborator,
     console,
@@ -51,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _noun in (workspace, plan, ca, aggregator, collaborator, model, attest):
+for _noun in (workspace, plan, ca, aggregator, collaborator, model, attest, audit):
     app.add_typer(_noun.app)
 invite.add_to(app)
 join.add_to(app)

@@ -12,7 +12,7 @@ from typing import Any
 from fedclave import tensors
 from fedclave.algorithms import assignment, catalogue
 from fedclave.algorithms.core import Algorithm
-from fedclave.cli import attesting, upkeep
+from fedclave.cli import attesting, auditing, upkeep
 from fedclave.engine import journal
 from fedclave.engine.aggregator import Aggregator, Rules
 from fedclave.engine.collaborator import Collaborator
@@ -138,7 +138,13 @@ async def aggregate(party: Party, listen: str, *, allow_simulated: bool = False)
         spool = Spool(workspace.save / "spool")
         hub = Hub(spool, events)
         anchors = Anchors.read(workspace.cert)
-        usher = None if side is None else await attesting.usher(party, side)
+        usher, ledger = None, None
+        if side is not None:
+            usher, own = await attesting.usher(party, side)
+            ledger = auditing.Ledger.open(workspace, plan, side.terms, own)
+            stack.callback(ledger.close)
+            ledger.begin(workspace, side.terms, party.clock)
+            events.listen(ledger.take)
         door = Door(
             anchors=anchors,
             members=members,
@@ -150,7 +156,7 @@ async def aggregate(party: Party, listen: str, *, allow_simulated: bool = False)
             read=lambda: Credentials.read(workspace.cert, party.name),
             anchors=anchors.chain,
         )
-        run = Aggregator(_rules(workspace, plan, members), store, hub, events)
+        run = Aggregator(_rules(workspace, plan, members), store, hub, events, ledger)
         async with (
             _serving(server, listen),
             _looked_after(party, "aggregator"),

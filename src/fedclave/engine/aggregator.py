@@ -7,8 +7,8 @@ The outcome depends on the plan, the initial model, and who took part; not on or
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
@@ -18,14 +18,24 @@ from fedclave.algorithms.folds import Range, check_values, check_weight, delta_l
 from fedclave.engine import metrics
 from fedclave.engine.events import Events
 from fedclave.engine.ports import Traffic, Transport
-from fedclave.engine.round import Outcome, Round
+from fedclave.engine.progress import (
+    Progress,
+    require_finite,
+    require_quorum,
+    told,
+    until_over,
+)
+from fedclave.engine.round import Round
 from fedclave.engine.spool import Body
 from fedclave.engine.store import Best, State, Store
 from fedclave.errors import Code, Refused, Unavailable, UserError
-from fedclave.learners.base import is_finite
-from fedclave.messages import Measurement, Reply, Request
+from fedclave.messages import Reply, Request
 from fedclave.plan import Plan
-from fedclave.tensors import Layout, Tensors
+from fedclave.tensors import Tensors, digest
+
+Ledger = Callable[[Mapping[str, Any]], None]
+"""Told of closed rounds: what ``Store.records`` has of them. One that it knows already is no news.
+"""
 
 MAX_SAID = 1024  # characters of a refusal in an event: a member may have chosen some of them
 
@@ -41,24 +51,19 @@ class Rules:
     members: Callable[[], Sequence[str]]
 
 
-@dataclass
-class _Progress:
-    """A round while it runs. Only the event loop's thread touches it."""
-
-    round: Round
-    layout: Layout
-    fold: Any
-    begun: float
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    measured: dict[str, tuple[Measurement, ...]] = field(default_factory=dict)
-    judging: set[str] = field(default_factory=set)
-    judgements: set["asyncio.Task[None]"] = field(default_factory=set)
-
-
 class Aggregator:
     """Runs a plan over a transport, from the store's last whole round."""
 
-    def __init__(self, rules: Rules, store: Store, transport: Transport, events: Events) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        store: Store,
+        transport: Transport,
+        events: Events,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """``ledger`` is told of each closed round once it is durable, and at the start of all."""
+        self._ledger = ledger
         self._rules = rules
         self._plan = rules.plan
         self._store = store
@@ -84,8 +89,10 @@ class Aggregator:
             resumed=state.round > 0,
         )
         for record in self._store.records():  # killed between the journal and the event
+            if self._ledger is not None:
+                self._ledger(record)
             if record["round"] > self._events.closed:
-                self._events.emit("round_closed", **record, seconds=0.0)
+                self._events.emit("round_closed", **told(record), seconds=0.0)
         for path in self._store.damaged:
             self._events.emit("checkpoint_damaged", path=str(path), round=state.round)
         try:
@@ -105,13 +112,15 @@ class Aggregator:
         assignment = self._assignment(number)
         progress = await self._collect(state, assignment, self._needed(assignment))
         params: Tensors = state.params
-        algorithm = state.algorithm
+        algorithm, summed = state.algorithm, digest({})
         if progress.fold is not None and progress.fold.count:
             aggregate = self._rules.algorithm.fold.done(progress.fold)
+            if self._ledger is not None:
+                summed = await asyncio.to_thread(digest, aggregate.mean)
             step = self._rules.algorithm.step
             params, algorithm = await asyncio.to_thread(step, params, algorithm, aggregate)
-            await asyncio.to_thread(_require_finite, params, number)
-        return await self._close(state, progress, params, algorithm)
+            await asyncio.to_thread(require_finite, params, number)
+        return await self._close(state, progress, params, algorithm, summed)
 
     async def _present(self, number: int) -> None:
         """Wait for the members of a quorum; say whom, each time that this changes."""
@@ -139,7 +148,7 @@ class Aggregator:
             if member in here and (measures := tuple(s for s in steps if s.endswith("/global")))
         }
         progress = await self._collect(state, asked, needed=0)
-        return await self._close(state, progress, state.params, state.algorithm)
+        return await self._close(state, progress, state.params, state.algorithm, digest({}))
 
     def _assignment(self, number: int) -> Assignment:
         """Member -> steps. What an interrupted process opened the round with stays as it was.
@@ -168,7 +177,7 @@ class Aggregator:
             )
         return needed
 
-    async def _collect(self, state: State, assignment: Assignment, needed: int) -> _Progress:
+    async def _collect(self, state: State, assignment: Assignment, needed: int) -> Progress:
         """Open the next round, ask everybody, return when it has closed."""
         number, deadline_s = state.round + 1, self._plan.quorum.deadline_s
         self._store.open(number, assignment)
@@ -183,7 +192,7 @@ class Aggregator:
         begun = monotonic()
         trained = any(metrics.trains(s) for steps in assignment.values() for s in steps)
         layout = delta_layout(state.params.layout)
-        progress = _Progress(
+        progress = Progress(
             round=Round.open(number, assignment, needed, begun + deadline_s),
             layout=layout,
             fold=self._rules.algorithm.fold.zero(layout) if trained else None,
@@ -196,12 +205,12 @@ class Aggregator:
         for ask in asks:
             ask.add_done_callback(lambda _: progress.changed.set())
         try:
-            await _until_over(progress, asks)
+            await until_over(progress, asks)
         finally:
             for ask in asks:
                 ask.cancel()
             await asyncio.gather(*asks, *progress.judgements, return_exceptions=True)
-        _require_quorum(progress.round)
+        require_quorum(progress.round)
         return progress
 
     def _request(self, state: State, member: str, steps: Sequence[str]) -> Request:
@@ -214,7 +223,7 @@ class Aggregator:
             size=state.params.size,
         )
 
-    async def _ask(self, progress: _Progress, request: Request) -> None:
+    async def _ask(self, progress: Progress, request: Request) -> None:
         judged = False
 
         async def accept(reply: Reply, body: Body | None) -> None:
@@ -231,7 +240,7 @@ class Aggregator:
                 self._refused(progress, request.member, refused, monotonic())
 
     async def _judged(
-        self, progress: _Progress, request: Request, reply: Reply, body: Body | None
+        self, progress: Progress, request: Request, reply: Reply, body: Body | None
     ) -> None:
         """Judge an answer to the end, whatever becomes of the connection that it came by.
 
@@ -251,7 +260,7 @@ class Aggregator:
 
     async def _judge(
         self,
-        progress: _Progress,
+        progress: Progress,
         request: Request,
         reply: Reply,
         body: Body | None,
@@ -283,6 +292,8 @@ class Aggregator:
             progress.judging.discard(member)
         progress.round = accepted
         progress.measured[member] = reply.measurements
+        if reply.packet is not None:
+            progress.packets[member] = reply.packet
         self._events.emit(
             "update_accepted",
             round=request.round,
@@ -292,13 +303,13 @@ class Aggregator:
             metrics=metrics.flat(reply.measurements),
         )
 
-    async def _fold(self, progress: _Progress, body: Body, weight: int) -> None:
+    async def _fold(self, progress: Progress, body: Body, weight: int) -> None:
         async with self._folding:
             await asyncio.to_thread(check_values, body.blocks(), self._rules.bounds)
             add = self._rules.algorithm.fold.add
             progress.fold = await asyncio.to_thread(add, progress.fold, body.blocks(), weight)
 
-    def _refused(self, progress: _Progress, member: str, refused: Refused, arrived: float) -> None:
+    def _refused(self, progress: Progress, member: str, refused: Refused, arrived: float) -> None:
         """Record it. The member gives no update then, unless one is in or is being judged."""
         self._events.emit(
             "update_refused",
@@ -313,7 +324,12 @@ class Aggregator:
         progress.changed.set()
 
     async def _close(
-        self, state: State, progress: _Progress, params: Tensors, algorithm: Tensors
+        self,
+        state: State,
+        progress: Progress,
+        params: Tensors,
+        algorithm: Tensors,
+        summed: str,
     ) -> State:
         end, mean = progress.round, metrics.mean(progress.measured)
         traffic = self._transport.traffic
@@ -329,10 +345,15 @@ class Aggregator:
             },
         }
         self._counted = Traffic(up=traffic.up, down=traffic.down)
+        if self._ledger is not None:
+            parts = {m: [packet.digest, packet.weight] for m, packet in progress.packets.items()}
+            record["ledger"] = {"packets": parts, "aggregate": summed, "before": state.model}
         self._consider_best(state, mean)
         new = await asyncio.to_thread(self._store.put, end.number, params, algorithm, record)
         seconds = round(monotonic() - progress.begun, 4)
-        self._events.emit("round_closed", **record, seconds=seconds, model=new.model)
+        if self._ledger is not None:
+            await asyncio.to_thread(self._ledger, {**record, "model": new.model})
+        self._events.emit("round_closed", **told(record), seconds=seconds, model=new.model)
         return new
 
     def _consider_best(self, measured: State, mean: dict[str, float]) -> None:
@@ -365,38 +386,4 @@ class Aggregator:
             best=best.model if best else state.model,
             bytes={"up": traffic.up, "down": traffic.down},
             seconds=round(seconds, 4),
-        )
-
-
-async def _until_over(progress: _Progress, asks: Sequence["asyncio.Task[None]"]) -> None:
-    while progress.judging or progress.round.outcome(monotonic()) is None:
-        for ask in asks:
-            if ask.done() and not ask.cancelled():
-                ask.result()  # a failing disk or a bug of ours is not a member's to answer for
-        progress.changed.clear()
-        left = progress.round.deadline - monotonic()
-        try:
-            await asyncio.wait_for(progress.changed.wait(), left if left > 0 else None)
-        except TimeoutError:
-            continue
-
-
-def _require_finite(params: Tensors, number: int) -> None:
-    """A model that is not finite is of no use to anybody, and would not be noticed as early."""
-    for name in params:
-        if not is_finite(params[name]):
-            raise UserError(
-                f"round {number} would make tensor {name!r} of the global model infinite or NaN."
-                " Lower the learning rates, or fold.limit; the model of the round before is kept"
-            )
-
-
-def _require_quorum(end: Round) -> None:
-    if end.outcome(monotonic()) is Outcome.FAILED:
-        failed = ", ".join(f"{member} ({code})" for member, code in end.failed.items())
-        raise Unavailable(
-            f"round {end.number} has {len(end.accepted)} of the {end.needed} answers that it"
-            f" needs. Failed: {failed or 'none'}. Not heard: {', '.join(end.missing) or 'none'}."
-            f" Start again when they are back, or without those who will not be (plan/cols.yaml):"
-            f" the run goes on with round {end.number}"
         )

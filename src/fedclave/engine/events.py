@@ -42,6 +42,8 @@ FIELDS: dict[str, dict[str, str]] = {
         "advisories": "security advisories that apply to the platform",
         "collateral_age_s": "age of what the platform was judged by",
         "evidence": "SHA-256 of what was signed in its quote",
+        "certificate": "SHA-256 of its certificate",
+        "policy": "digest of the policy that admits it",
         "reason": "why it takes part without evidence, or what the policy notes of it",
         "expires": "when its session ends, unless it attests again (ISO 8601, UTC)",
     },
@@ -109,7 +111,7 @@ class Events:
         self, path: Path | None, now: Callable[[], datetime], *listeners: Callable[[Event], None]
     ) -> None:
         self._now = now
-        self._listeners = listeners
+        self._listeners = list(listeners)
         self._lock = threading.Lock()
         self._file = None
         self.closed = 0 if path is None else _last_closed(path)
@@ -133,6 +135,10 @@ class Events:
                 self._file.flush()
             for listener in self._listeners:
                 listener(line)
+
+    def listen(self, listener: Callable[[Event], None]) -> None:
+        """Tell another listener from now on."""
+        self._listeners.append(listener)
 
     def close(self) -> None:
         """Close the file."""

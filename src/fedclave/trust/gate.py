@@ -248,6 +248,7 @@ class Standing:
             "advisories": ", ".join(name for name, _ in verdict.advisories),
             "collateral_age_s": round(age.total_seconds()) if age is not None else 0,
             "evidence": verdict.evidence or "",
+            "policy": verdict.policy,
             "reason": verdict.note,
             "expires": verdict.expires.isoformat(),
         }

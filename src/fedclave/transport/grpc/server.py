@@ -129,7 +129,9 @@ class Service:
             lambda: self._read(context, HELLO_S),
             lambda message: self._write(context, message),
         )
-        self._events.emit("member_attested", member=member.name, **standing.facts())
+        certificate = member.fingerprint.replace(" ", "")
+        facts = standing.facts()
+        self._events.emit("member_attested", member=member.name, certificate=certificate, **facts)
 
     def _trouble(self, message: str) -> None:
         if self._told.more("", monotonic()) is not None:

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fx audit`` over a workspace's log."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer import Typer
+
+from fedclave.cli import audit, main
+from fedclave.errors import Code
+from fedclave.trust import records, signing
+from fedclave.trust.judgement import Word
+from fedclave.trust.log import Log
+
+AT = datetime(2031, 5, 1, 9, 30, tzinfo=UTC)
+A = "a" * 64
+ORIGIN = "example.org/digits"
+ADMISSION = records.AdmissionRecord(
+    at=AT, peer="anna", role="collaborator", certificate=A, word=Word.SIMULATED, measurement=A,
+    tcb_status="UpToDate", evidence=A, policy=A,
+)  # fmt: skip
+PART = records.Part(name="anna", word=Word.SIMULATED, packet=A, weight=1, outcome="folded")
+WRITTEN: list[records.Record] = [
+    records.ContractRecord(at=AT, contract=A, plan=A, author=A),
+    records.PolicyRecord(at=AT, version=2, policy=A, signers=(A,)),
+    ADMISSION,
+    records.RefusalRecord(at=AT, code=Code.LATE, peer=None, word=None, message="who?"),
+    records.ReleaseRecord(at=AT, to="anna", word=Word.SIMULATED, key=A, object=A, transcript=A),
+    records.RoundRecord(
+        at=AT, contract=None, plan=A, round=1, word=Word.SIMULATED, members=(PART,), aggregate=A,
+        model_before=A, model_after=A, codec={}, privacy={},
+    ),
+]  # fmt: skip
+
+Fx = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "plan").mkdir()
+    (tmp_path / "plan/plan.yaml").touch()
+    signing.save(tmp_path / "cert/log.key", signing.generate())
+    add(tmp_path, *(records.encode(record) for record in WRITTEN), b"of a newer kind")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def fx(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Fx:
+    alone = Typer()
+    alone.add_typer(audit.app)
+    monkeypatch.setattr(main, "app", alone)
+
+    def run(*arguments: str | Path) -> tuple[int, Any]:
+        code = main.run(["audit", *map(str, arguments), "--json"])
+        return code, json.loads(capsys.readouterr().out)
+
+    return run
+
+
+def add(workspace: Path, *entries: bytes) -> None:
+    key = signing.load(workspace / "cert/log.key")
+    with Log(workspace / "logs/audit", key, ORIGIN) as kept:
+        kept.extend(entries)
+
+
+def text(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main.run(["audit", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def test_the_entries_are_shown_with_the_head_and_said_to_be_unverified(
+    workspace: Path, fx: Fx, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, shown = fx("show")
+    assert (code, shown["verified"], shown["size"], shown["origin"]) == (0, False, 7, ORIGIN)
+    kinds = ["contract", "policy", "admission", "refusal", "release", "round", "unknown"]
+    assert [one["kind"] for one in shown["entries"]] == kinds
+    assert shown["entries"][5]["record"]["round"] == 1
+    lines = text(capsys, "show").splitlines()
+    assert "NOT VERIFIED" in lines[-1]
+    for index in (2, 4, 5):
+        assert "SIMULATED: " in lines[index]
+    assert "somebody: late: who?" in lines[3]
+    assert "does not read" in lines[6]
+
+
+def test_the_last_entries_keep_their_numbers(workspace: Path, fx: Fx) -> None:
+    _, shown = fx("show", "--last", "2")
+    assert [one["index"] for one in shown["entries"]] == [5, 6]
+
+
+def test_a_proof_is_verified_without_the_log(
+    workspace: Path, fx: Fx, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fx("prove", "2", "--out", "admission.proof")[0] == 0
+    (workspace / "logs").rename(workspace / "gone")
+    code, found = fx("verify", "admission.proof", "--key", "cert/log.pub")
+    assert (code, found["verified"], found["entry"]["index"]) == (0, True, 2)
+    assert found["entry"]["record"]["word"] == "SIMULATED"
+    shown = text(capsys, "verify", "admission.proof", "--key", "cert/log.pub")
+    assert "VERIFIED: this is entry 2 of 7." in shown and "SIMULATED" in shown
+
+
+def test_a_proof_goes_to_stdout_if_no_file_is_named(
+    workspace: Path, fx: Fx, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = text(capsys, "prove", "0")
+    (workspace / "p").write_text(printed)
+    assert fx("verify", "p", "--key", "cert/log.pub")[0] == 0
+
+
+def test_a_proof_is_refused_if_it_was_changed_or_by_another_key(workspace: Path, fx: Fx) -> None:
+    fx("prove", "2", "--out", "p")
+    signing.save(workspace / "cert/other.key", signing.generate())
+    code, found = fx("verify", "p", "--key", "cert/other.pub")
+    assert (code, found["error"]["code"]) == (3, "bad-signature")
+    (workspace / "p").write_text((workspace / "p").read_text().replace('"index":2', '"index":3'))
+    code, found = fx("verify", "p", "--key", "cert/log.pub")
+    assert (code, found["error"]["code"]) == (3, "log-proof")
+
+
+def test_a_whole_log_is_verified_here_and_in_a_copy(
+    workspace: Path, fx: Fx, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for where in ([], ["logs/audit"]):
+        code, found = fx("verify", *where, "--key", "cert/log.pub")
+        assert (code, found["verified"], found["size"]) == (0, True, 7)
+    assert "VERIFIED: 7 entries" in text(capsys, "verify", "--key", "cert/log.pub")
+    entries = workspace / "logs/audit/entries"
+    entries.write_bytes(entries.read_bytes().replace(b"anna", b"bert", 1))
+    code, found = fx("verify", "--key", "cert/log.pub")
+    assert (code, found["error"]["code"]) == (3, "log-proof")
+    assert "entry 2" in found["error"]["message"]
+
+
+def test_a_log_must_begin_with_what_an_older_head_covers(
+    workspace: Path, fx: Fx, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / "old").write_bytes((workspace / "logs/audit/checkpoint").read_bytes())
+    add(workspace, b"more")
+    code, found = fx("verify", "--key", "cert/log.pub", "--since", "old")
+    assert (code, found["size"], found["since"]["size"]) == (0, 8, 7)
+    options = ["verify", "--key", "cert/log.pub", "--since", "old"]
+    assert "The first 7 are those" in text(capsys, *options)
+
+    (workspace / "logs/audit").rename(workspace / "true")
+    add(workspace, *(b"x" for _ in range(9)))
+    code, found = fx("verify", "--key", "cert/log.pub", "--since", "old")
+    assert (code, found["error"]["code"]) == (3, "log-fork")
+    (workspace / "logs/audit").rename(workspace / "false")
+    add(workspace, b"x")
+    code, found = fx("verify", "--key", "cert/log.pub", "--since", "old")
+    assert (code, found["error"]["code"]) == (3, "log-older")
+
+
+def test_mistakes_are_told_with_the_next_step(workspace: Path, fx: Fx) -> None:
+    fx("prove", "2", "--out", "p")
+    for arguments, said in (
+        (["prove", "7"], "no entry 7: the log's head has 7 entries"),
+        (["verify", "p", "--key", "cert/log.pub", "--since", "p"], "--since with a log's folder"),
+        (["verify", "--key", "nowhere.pub"], "Name the log's public key"),
+        (["verify", "--key", "plan/plan.yaml"], "not a public key"),
+        (["verify", "cert", "--key", "cert/log.pub"], "holds no log"),
+        (["verify", "nowhere", "--key", "cert/log.pub"], "Name a proof"),
+    ):
+        code, found = fx(*arguments)
+        assert (code, said in found["error"]["message"]) == (2, True), found
