@@ -128,6 +128,7 @@ def test_each_party_holds_its_own_key_and_its_own_data_only(ran: Any) -> None:
     assert {path for path in own if "simulated" not in path.parts} == {
         Path("aggregator/cert/aggregator.key"),
         Path("aggregator/cert/author.key"),
+        Path("aggregator/cert/log.key"),
     }
     assert not list((home / "aggregator").rglob("*.npz"))
 
