@@ -9,6 +9,7 @@ import pytest
 
 from fedclave.errors import Code, Refused
 from fedclave.trust import release
+from fedclave.trust import sealed as sealed_files
 from fedclave.trust.release import Context, KeyPair
 
 pytest.importorskip("cryptography.hazmat.primitives.hpke", reason="needs cryptography 47")
@@ -20,6 +21,7 @@ SEALED = {
     "hybrid": release.seal(PAIR.public, b"secret", context=CONTEXT),
     "x25519": release.seal(CURVE.public, b"secret", context=CONTEXT),
 }
+BEGINNING = b"FEDFILE1" + len(CONTEXT.encoded).to_bytes(2, "big") + CONTEXT.encoded
 CHUNK, TAG = 16, 16
 PART = CHUNK + TAG
 REFUSALS = {Code.MALFORMED, Code.CANNOT_OPEN}
@@ -106,7 +108,7 @@ class Folder:
     def seal(self, name: str, plain: bytes, context: Context = CONTEXT) -> bytes:
         (self.path / name).write_bytes(plain)
         target = self.path / f"{name}.sealed"
-        release.seal_file(PAIR.public, self.path / name, target, context=context)
+        sealed_files.seal_file(PAIR.public, self.path / name, target, context=context)
         return target.read_bytes()
 
     def parts(self, sealed: bytes) -> tuple[bytes, list[bytes]]:
@@ -120,13 +122,13 @@ class Folder:
         source.write_bytes(sealed)
         before = set(self.path.iterdir())
         with pytest.raises(Refused) as refused:
-            release.open_file(pair, source, target, context=context)
+            sealed_files.open_file(pair, source, target, context=context)
         return refused.value.code in REFUSALS and set(self.path.iterdir()) == before
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Folder:
-    monkeypatch.setattr(release, "CHUNK", CHUNK)
+    monkeypatch.setattr(sealed_files, "CHUNK", CHUNK)
     return Folder(tmp_path)
 
 
@@ -180,20 +182,37 @@ def test_a_file_for_another_context_does_not_open(folder: Folder, field: str) ->
     assert folder.refuses(folder.sealed, context=replace(CONTEXT, **{field: "f0" * 32}))
 
 
+@pytest.mark.parametrize("field", ["contract", "policy", "transcript", "purpose"])
+def test_what_a_file_says_of_itself_is_held_to_what_is_sealed(folder: Folder, field: str) -> None:
+    other = replace(CONTEXT, **{field: "f0" * 32})
+    said = b"FEDFILE1" + len(other.encoded).to_bytes(2, "big") + other.encoded
+    assert folder.refuses(said + folder.sealed[len(BEGINNING) :], context=other)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"{}", b"[]", b"null", b'{"contract":1}', CONTEXT.encoded + b" ", b"\xff" * 65535],
+    ids=range(7),
+)
+def test_a_beginning_that_does_not_parse_is_refused(folder: Folder, said: bytes) -> None:
+    rest = folder.sealed[len(BEGINNING) :]
+    assert folder.refuses(b"FEDFILE1" + len(said).to_bytes(2, "big") + said + rest)
+
+
 def test_a_file_for_another_key_does_not_open(folder: Folder) -> None:
     assert folder.refuses(folder.sealed, pair=release.generate())
 
 
 def test_a_files_key_is_no_message_and_a_message_no_files_key(folder: Folder) -> None:
-    assert code(folder.sealed[8 : folder.header]) is Code.CANNOT_OPEN
+    assert code(folder.sealed[len(BEGINNING) : folder.header]) is Code.CANNOT_OPEN
     key = release.seal(PAIR.public, bytes(32), context=CONTEXT)
-    assert folder.refuses(b"FEDFILE1" + key + folder.sealed[folder.header :])
+    assert folder.refuses(BEGINNING + key + folder.sealed[folder.header :])
 
 
 def test_a_sealer_cannot_make_a_files_key_weaker(folder: Folder) -> None:
     for size in (0, 16, 24, 33):
-        key = release._seal(PAIR.public, bytes(size), CONTEXT, "file")
-        assert folder.refuses(b"FEDFILE1" + key + folder.sealed[folder.header :])
+        key = release.seal(PAIR.public, bytes(size), context=CONTEXT, kind="file")
+        assert folder.refuses(BEGINNING + key + folder.sealed[folder.header :])
 
 
 def test_a_bad_file_does_not_replace_a_good_one(folder: Folder) -> None:
@@ -207,6 +226,8 @@ def test_a_link_that_waits_under_the_name_is_replaced_not_followed(folder: Folde
     victim = folder.path / "victim"
     victim.write_bytes(b"precious")
     (folder.path / "opened").symlink_to(victim)
-    release.open_file(PAIR, folder.path / "plain.sealed", folder.path / "opened", context=CONTEXT)
+    sealed_files.open_file(
+        PAIR, folder.path / "plain.sealed", folder.path / "opened", context=CONTEXT
+    )
     assert victim.read_bytes() == b"precious"
     assert not (folder.path / "opened").is_symlink()

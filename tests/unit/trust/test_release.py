@@ -12,6 +12,7 @@ from cryptography.hazmat import primitives
 
 from fedclave.errors import Code, Refused, Unavailable, UserError
 from fedclave.trust import claims, release
+from fedclave.trust import sealed as sealed_files
 from fedclave.trust.release import Context, KeyPair
 
 pytest.importorskip("cryptography.hazmat.primitives.hpke", reason="needs cryptography 47")
@@ -149,7 +150,7 @@ def test_nothing_is_sealed_to_what_is_no_public_key(public: bytes) -> None:
 @pytest.fixture
 def chunk(monkeypatch: pytest.MonkeyPatch) -> int:
     """Chunks of 16 bytes, so that small files have many."""
-    monkeypatch.setattr(release, "CHUNK", 16)
+    monkeypatch.setattr(sealed_files, "CHUNK", 16)
     return 16
 
 
@@ -157,18 +158,18 @@ def chunk(monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_file_of_any_length_is_sealed_and_opened(tmp_path: Path, chunk: int, size: int) -> None:
     plain, sealed, opened = (tmp_path / name for name in ("plain", "sealed", "opened"))
     plain.write_bytes(os.urandom(size))
-    release.seal_file(PAIR.public, plain, sealed, context=CONTEXT)
-    release.open_file(PAIR, sealed, opened, context=CONTEXT)
+    sealed_files.seal_file(PAIR.public, plain, sealed, context=CONTEXT)
+    sealed_files.open_file(PAIR, sealed, opened, context=CONTEXT)
     assert opened.read_bytes() == plain.read_bytes()
-    header = len(release.seal(PAIR.public, bytes(32), context=CONTEXT)) + 8
+    header = len(release.seal(PAIR.public, bytes(32), context=CONTEXT)) + 10 + len(CONTEXT.encoded)
     assert sealed.stat().st_size == header + size + 16 * max(1, -(-size // chunk))
 
 
 def test_a_file_of_more_than_one_real_chunk_is_sealed_and_opened(tmp_path: Path) -> None:
     plain, sealed, opened = (tmp_path / name for name in ("plain", "sealed", "opened"))
-    plain.write_bytes(os.urandom(2 * release.CHUNK + 1))
-    release.seal_file(CURVE.public, plain, sealed, context=CONTEXT)
-    release.open_file(CURVE, sealed, opened, context=CONTEXT)
+    plain.write_bytes(os.urandom(2 * sealed_files.CHUNK + 1))
+    sealed_files.seal_file(CURVE.public, plain, sealed, context=CONTEXT)
+    sealed_files.open_file(CURVE, sealed, opened, context=CONTEXT)
     assert opened.read_bytes() == plain.read_bytes()
 
 
@@ -177,8 +178,8 @@ def test_sealed_and_opened_files_are_private_whatever_the_umask(tmp_path: Path) 
     plain.write_bytes(b"weights")
     before = os.umask(0)
     try:
-        release.seal_file(PAIR.public, plain, sealed, context=CONTEXT)
-        release.open_file(PAIR, sealed, opened, context=CONTEXT)
+        sealed_files.seal_file(PAIR.public, plain, sealed, context=CONTEXT)
+        sealed_files.open_file(PAIR, sealed, opened, context=CONTEXT)
     finally:
         os.umask(before)
     assert [stat.S_IMODE(path.stat().st_mode) for path in (sealed, opened)] == [0o600, 0o600]
@@ -187,8 +188,10 @@ def test_sealed_and_opened_files_are_private_whatever_the_umask(tmp_path: Path) 
 
 def test_a_file_that_is_not_there_is_the_users_mistake(tmp_path: Path) -> None:
     for act in (
-        lambda: release.seal_file(PAIR.public, tmp_path / "no", tmp_path / "out", context=CONTEXT),
-        lambda: release.open_file(PAIR, tmp_path / "no", tmp_path / "out", context=CONTEXT),
+        lambda: sealed_files.seal_file(
+            PAIR.public, tmp_path / "no", tmp_path / "out", context=CONTEXT
+        ),
+        lambda: sealed_files.open_file(PAIR, tmp_path / "no", tmp_path / "out", context=CONTEXT),
     ):
         with pytest.raises(UserError, match="no: No such file"):
             act()
@@ -199,7 +202,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.write_bytes(b"weights")
     with pytest.raises(Unavailable, match="could not be written"):
-        release.seal_file(PAIR.public, plain, tmp_path / "no" / "sealed", context=CONTEXT)
+        sealed_files.seal_file(PAIR.public, plain, tmp_path / "no" / "sealed", context=CONTEXT)
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
@@ -207,6 +210,6 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path) -> None:
     plain.write_bytes(b"weights")
     sealed.write_bytes(b"of yesterday")
     with pytest.raises(Refused):
-        release.seal_file(b"no key", plain, sealed, context=CONTEXT)
+        sealed_files.seal_file(b"no key", plain, sealed, context=CONTEXT)
     assert sealed.read_bytes() == b"of yesterday"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plain", "sealed"]
