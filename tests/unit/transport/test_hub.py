@@ -116,6 +116,23 @@ def test_an_answer_that_closes_the_round_is_not_withdrawn(tmp_path: Path) -> Non
     assert asyncio.run(scenario()) == ["request", "verdict"]
 
 
+def test_nor_is_one_whose_verdict_is_out_before_the_request_has_ended(tmp_path: Path) -> None:
+    async def scenario() -> list[str]:
+        async def judge(reply: Reply, body: Body | None) -> None:
+            if town._asking is not None:
+                town._asking.cancel()  # it ends only at the loop's next turn: after the verdict
+
+        async with Town(tmp_path, judge) as town:
+            session = await town.connected()
+            town.hub.reply(session, Reply(request=REQUEST.id))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            downs = [session.down.get_nowait() for _ in range(session.down.qsize())]
+            return [down.WhichOneof("body") for down in downs if down is not None]
+
+    assert asyncio.run(scenario()) == ["request", "verdict"]
+
+
 def test_an_upload_that_was_not_answered_with_is_resumed_by_the_next_connection(
     tmp_path: Path,
 ) -> None:

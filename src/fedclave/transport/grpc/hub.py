@@ -116,7 +116,7 @@ class Hub:
                 del self._asks[member]
             ask.discard()
             withdrawn = not answered.done() or answered.cancelled()
-            if withdrawn and not ask.is_judged:  # else the verdict is on its way
+            if withdrawn and ask.judgement is None:  # else a verdict was sent, or will be
                 self._send(member, pb.Down(withdrawn=pb.Withdrawn(request=request.id)))
 
     async def join(self, session: Session) -> None:
