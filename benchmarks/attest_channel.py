@@ -71,7 +71,7 @@ def side(folders: Folders, service: QuotingService, second: DcapJudge) -> Side:
         attester=SimulatedAttester(service.socket, measured.digest),
         verifier=Verifier(store=attesting.store(workspace, policy), second=second),
         allow_simulated=True,
-        hpke_key=release.generate().public,
+        pair=release.generate(),
         now=now,
     )
 

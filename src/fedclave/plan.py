@@ -218,12 +218,18 @@ class AttestationPart(Part):
     """Keys that may sign the policy, each as ``fx attest policy sign`` prints it."""
     threshold: int = Field(1, ge=1)
     """How many of them must have signed it."""
+    sealed: Annotated[tuple[Literal["initial", "final"], ...], Listed] = ()
+    """``initial``: the initial weights are in no archive; their owner gives them to the aggregator
+    once it has proved what it runs (``fx model release``). ``final``: at the end the aggregator
+    leaves its models sealed to ``plan/model-owner.pub``, and none in the clear."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         wrong = ""
         if self.required not in (("aggregator",), ("aggregator", "collaborators")):
             wrong = "required has another form. Write [aggregator] or [aggregator, collaborators]"
+        elif self.sealed != tuple(dict.fromkeys(self.sealed)):
+            wrong = "sealed names one of the two twice. Write it once"
         elif len(set(self.signers)) != len(self.signers):
             wrong = "a key stands twice among the signers. Keep one of the two"
         elif self.threshold > len(self.signers):

@@ -19,6 +19,7 @@ import reprlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from math import prod
 from pathlib import Path
 from threading import get_ident
@@ -84,10 +85,16 @@ class Layout:
     @cached_property
     def header(self) -> bytes:
         """The canonical length and header; with the data it makes the file."""
-        fields = {
-            e.name: {"dtype": e.dtype, "shape": list(e.shape), "data_offsets": [e.start, e.end]}
-            for e in self.entries
-        }
+        return self._header({})
+
+    def header_with(self, metadata: Mapping[str, str]) -> bytes:
+        """The header of a file that says more than its tensors: for export, as no digest has it."""
+        return self._header({"__metadata__": dict(metadata)} if metadata else {})
+
+    def _header(self, fields: dict[str, Any]) -> bytes:
+        for e in self.entries:
+            offsets = [e.start, e.end]
+            fields[e.name] = {"dtype": e.dtype, "shape": list(e.shape), "data_offsets": offsets}
         text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
         text += b" " * (-len(text) % 8)
         return len(text).to_bytes(8, "little") + text
@@ -188,6 +195,23 @@ def write(path: Path, tensors: Tensors) -> str:
     new one. ``OSError`` passes through, with the temporary file removed.
     """
     return _write(path.parent, lambda digest: path.name, pieces(tensors), durable=True)
+
+
+def write_export(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
+    """Write a file as ``write`` does, with metadata in its header that no digest covers."""
+    data = pieces(tensors)
+    next(data)
+    header = memoryview(layout_of(tensors).header_with(metadata))
+    _write(path.parent, lambda digest: path.name, chain([header], data), durable=True)
+
+
+def metadata(path: Path) -> Mapping[str, str]:
+    """What the header of a whole file says beside its tensors."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        fields = json.loads(file.read(min(length, MAX_HEADER)))
+    found: Mapping[str, str] = fields.get("__metadata__", {})
+    return found
 
 
 def write_content(

@@ -4,6 +4,7 @@
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from tests.support import trust
 from fedclave.trust import keys, pki
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors
+from fedclave.workspace import archive
 
 FX = [sys.executable, "-m", "fedclave.cli.main"]
 WAIT_S = 60.0
@@ -166,10 +168,11 @@ class Federation:
         settings = {"rounds": 3, "settings": "{}", "deadline_s": 60, "fraction": 1.0}
         self.proving: tuple[str, ...] = options.pop("proving", ())
         freshness = options.pop("freshness", "{}")
+        sealed = options.pop("sealed", ())
         plan = PLAN.format(**{**settings, "patience_s": 20, "stall_s": 30, **options})
         (folder / "plan/plan.yaml").write_text(plan)
         if self.proving:
-            self.signer = trust.demand(folder / "plan/plan.yaml", self.proving)
+            self.signer = trust.demand(folder / "plan/plan.yaml", self.proving, sealed)
         self.admits(*members)
         (folder / "plan/data.yaml").write_text(
             json.dumps({name: f"data/{name}.txt" for name in members})
@@ -182,6 +185,7 @@ class Federation:
             self.certify("collaborator", name)
         self.fx("plan", "initialize")
         if self.proving:
+            self.fx("model", "key")
             self.platform = trust.settle(folder, self.signer, freshness, self.now)
             trust.accept(folder, list(members))
 
@@ -235,6 +239,21 @@ class Federation:
     def start_aggregator(self) -> Party:
         """Start `fx aggregator start`, whatever comes of it."""
         return self._start("aggregator", "start", "--listen", self.address or "localhost:0")
+
+    def operator(self, folder: Path) -> Party:
+        """Start `fx aggregator start` in a workspace of its own, with what an archive brings."""
+        if not folder.exists():
+            self.fx("workspace", "export", "--out", str(folder.with_suffix(".zip")))
+            archive.unpack(folder.with_suffix(".zip"), folder)
+            secret = shutil.ignore_patterns("author.key", "model-owner.key")
+            shutil.copytree(self.cert, folder / "cert", ignore=secret, dirs_exist_ok=True)
+            shutil.copy(self.folder / "plan/cols.yaml", folder / "plan")
+        listen = self.address or "localhost:0"
+        party = Party(
+            *("aggregator", "start", "-C", str(folder), "--listen", listen, "--allow-simulated")
+        )
+        self._parties.append(party)
+        return party
 
     def collaborator(self, name: str) -> Party:
         """Start `fx collaborator start`."""

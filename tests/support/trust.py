@@ -24,15 +24,19 @@ roles:
   aggregator: {{measurements: [{{mr_enclave: {measurement}}}]}}
   collaborator: {{measurements: [{{mr_enclave: {measurement}}}]}}
 freshness: {freshness}
+release: {{initial_model: attested, data_key: attested}}
 """
 
 
-def demand(plan: Path, proving: Sequence[str]) -> Ed25519PrivateKey:
+def demand(plan: Path, proving: Sequence[str], sealed: Sequence[str] = ()) -> Ed25519PrivateKey:
     """Have the plan demand that these prove what they run; returns the policy signer's key."""
     key = Ed25519PrivateKey.generate()
     named = policy_file.format_key(key.public_key())
     with plan.open("a") as file:
-        file.write(f'attestation: {{required: [{", ".join(proving)}], signers: ["{named}"]}}\n')
+        file.write(
+            f'attestation: {{required: [{", ".join(proving)}], signers: ["{named}"],'
+            f" sealed: [{', '.join(sealed)}]}}\n"
+        )
     return key
 
 
@@ -86,6 +90,7 @@ def accept(folder: Path, members: Sequence[str]) -> None:
     plan = load(workspace.plan)
     author = signing.load(workspace.cert / "author.key").public_key()
     owner = signing.generate()
+    signing.save(workspace.cert / "owner.key", owner)
     signed = agreement.offered(workspace, plan, author)
     for name in members:
         agreement.accept(workspace, signed, name, author=author, owner=owner)

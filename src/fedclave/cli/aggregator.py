@@ -9,11 +9,13 @@ import typer
 
 from fedclave.cli import console, options, signals
 from fedclave.cli.options import (
+    LISTEN_HERE,
     AllowSimulated,
     AnswerFile,
     Json,
     JsonLines,
     PassphraseFile,
+    ReleaseListen,
     RequestFile,
     WorkspaceDir,
     Yes,
@@ -25,8 +27,7 @@ from fedclave.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from fedclave.cli.run import Party
-    from fedclave.engine.store import State
+    from fedclave.cli.run import Ended, Party
 
 app = noun("aggregator", "Certify and run the aggregator.")
 
@@ -89,6 +90,7 @@ def certify(
 def start(
     listen: Annotated[str | None, listen_at("all interfaces, the plan's port")] = None,
     allow_simulated: AllowSimulated = False,
+    release_listen: ReleaseListen = LISTEN_HERE,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:
@@ -113,6 +115,7 @@ def start(
         run.aggregate,
         listen=listen or run.wildcard(plan.network.address),
         allow_simulated=allow_simulated,
+        release_listen=release_listen,
     )
     if as_json:
         from dataclasses import replace
@@ -122,10 +125,13 @@ def start(
         _watch(party, work)
 
 
+_NOTES = ("certificate", "awaiting_release", "release_refused", "release_opened")
+"""Events that are told as they are, beside the live view."""
+
 _ADVICE = "Start again to go on: fx aggregator start"
 
 
-def _watch(party: "Party", work: "Callable[[Party], Coroutine[Any, Any, State]]") -> None:
+def _watch(party: "Party", work: "Callable[[Party], Coroutine[Any, Any, Ended]]") -> None:
     """Run with a live view, and say at the end what came out."""
     from dataclasses import replace
 
@@ -142,34 +148,33 @@ def _watch(party: "Party", work: "Callable[[Party], Coroutine[Any, Any, State]]"
 
     def listener(event: dict[str, Any]) -> None:
         screen(event)
-        if event["event"] == "certificate":
+        if event["event"] in _NOTES:
             console.note(event["message"])
 
     with screen:
-        state = signals.run(work(replace(party, listener=listener)), _ADVICE)
-    for line in _summary(party, state):
+        ended = signals.run(work(replace(party, listener=listener)), _ADVICE)
+    for line in _summary(party, ended):
         print(line)
 
 
-def _summary(party: "Party", state: "State") -> list[str]:
+def _summary(party: "Party", ended: "Ended") -> list[str]:
     from shlex import quote
 
     from fedclave.engine import journal
 
     found = journal.read(party.workspace.save)
-    pairs: dict[str, object] = {"final model": state.params.path, "digest": state.model}
-    if found is not None and state.round in found.records:
-        record: Any = found.records[state.round]
+    pairs: dict[str, object] = {"final model": ended.path, "digest": ended.model}
+    if found is not None and ended.round in found.records:
+        record: Any = found.records[ended.round]
         pairs |= {name: f"{value:.4f}" for name, value in record["metrics"].items()}
     if found is not None and found.best is not None:
         value = f"{found.best.value:.4f}"
         pairs["best model"] = f"round {found.best.round}, {party.plan.best.metric} {value}"
+    following = ["fx model show final", "fx model export final model.safetensors"]
+    if ended.path == party.workspace.sealed("final"):
+        following = ["give save/final.sealed to the model's owner, who runs: fx model open"]
     return [
         "",
         *console.rows(pairs),
-        *console.steps(
-            "fx model show final",
-            "fx model export final model.safetensors",
-            f"less {quote(str(party.workspace.events))}",
-        ),
+        *console.steps(*following, f"less {quote(str(party.workspace.events))}"),
     ]

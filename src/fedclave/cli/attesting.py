@@ -99,7 +99,7 @@ def side(party: "Party", role: Role, *, allow_simulated: bool) -> Iterator[Side 
                 store=store(workspace, policy), second=stack.enter_context(DcapJudge())
             ),
             allow_simulated=allow_simulated,
-            hpke_key=release.generate().public,
+            pair=release.generate(),
             now=party.clock,
         )
 

@@ -225,7 +225,7 @@ def _gist(record: "Record") -> str:
             word = f"{record.word}: " if record.word else ""
             return f"{word}{record.peer or 'somebody'}: {record.code}: {record.message}"
         case records.ReleaseRecord():
-            return f"{record.word}: {record.object[:16]} to {record.to}"
+            return f"{record.word}: {record.purpose} {record.object[:16]} to {record.to}"
         case records.RoundRecord():
             folded = sum(part.outcome == "folded" for part in record.members)
             of = f"{folded} of {len(record.members)} members"

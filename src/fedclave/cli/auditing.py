@@ -13,6 +13,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from fedclave.cli.audit import FOLDER
 from fedclave.engine.events import Event
 from fedclave.errors import Code
@@ -28,6 +30,7 @@ from fedclave.trust.records import (
     PolicyRecord,
     Record,
     RefusalRecord,
+    ReleaseRecord,
     RoundRecord,
 )
 from fedclave.workspace import agreement
@@ -36,7 +39,13 @@ from fedclave.workspace.layout import Workspace
 if TYPE_CHECKING:
     from fedclave.trust.attesting import Terms
 
-KEY = "log"  # of cert/log.key
+
+def log_key(workspace: Workspace) -> Ed25519PrivateKey:
+    """The key that signs this party's logs; made when it is first needed."""
+    path = workspace.cert / "log.key"
+    if not path.exists():
+        signing.save(path, signing.generate())
+    return signing.load(path)
 
 
 class Ledger:
@@ -55,11 +64,8 @@ class Ledger:
     @classmethod
     def open(cls, workspace: Workspace, plan: Plan, terms: "Terms", own: Word) -> Self:
         """The log of a workspace; its key is made when it is first needed."""
-        path = workspace.cert / f"{KEY}.key"
-        if not path.exists():
-            signing.save(path, signing.generate())
         folder = workspace.logs / FOLDER
-        log = Log(folder, signing.load(path), f"fedclave/{plan.name}")
+        log = Log(folder, log_key(workspace), f"fedclave/{plan.name}")
         return cls(log, plan, terms, own, _last_round(folder, plan.digest))
 
     def begin(self, workspace: Workspace, terms: "Terms", clock: Callable[[], datetime]) -> None:
@@ -141,6 +147,11 @@ class Ledger:
             )
         )
         self._last = record["round"]
+        self._log.checkpoint()
+
+    def released(self, record: ReleaseRecord) -> None:
+        """A secret that came here, and opened."""
+        self._write(record)
         self._log.checkpoint()
 
     def close(self) -> None:

@@ -9,12 +9,14 @@ import typer
 
 from fedclave.cli import console, options, signals
 from fedclave.cli.options import (
+    LISTEN_HERE,
     AllowSimulated,
     AnswerFile,
     Json,
     JsonLines,
     Member,
     PassphraseFile,
+    ReleaseListen,
     RequestFile,
     WorkspaceDir,
     Yes,
@@ -133,6 +135,7 @@ def start(
     ] = None,
     address: Address = None,
     allow_simulated: AllowSimulated = False,
+    release_listen: ReleaseListen = LISTEN_HERE,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:
@@ -169,7 +172,13 @@ def start(
         print(f"{name} takes part in {party.plan.name!r} at {where}", flush=True)
     advice = f"Start again to go on: {_started(name)}"
     try:
-        work = run.collaborate(party, path, where, allow_simulated=allow_simulated)
+        work = run.collaborate(
+            party,
+            path,
+            where,
+            allow_simulated=allow_simulated,
+            release_listen=release_listen,
+        )
         digest = signals.run(work, advice)
         party.tell(
             "finished",
@@ -268,5 +277,8 @@ _LINES = {
     "withdrawn": "the round closed without this party",
     "waiting": "{reason}; trying again in {seconds} s",
     "certificate": "{message}",
+    "awaiting_release": "{message}",
+    "release_refused": "{message}",
+    "release_opened": "{message}",
     "finished": "the run is over; final model {model}",
 }

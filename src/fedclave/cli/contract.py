@@ -13,10 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fedclave.cli import console
 from fedclave.errors import FedclaveError, Refused, UserError
 from fedclave.plan import Plan, load
-from fedclave.tensors import Stored
 from fedclave.trust import dsse, files, signing
 from fedclave.trust.contract import CONTRACT_TYPE, Contract
-from fedclave.workspace import agreement, assemble, report
+from fedclave.workspace import agreement, assemble, initial, report
 from fedclave.workspace.agreement import AUTHOR, OWNER
 from fedclave.workspace.layout import Workspace
 
@@ -115,12 +114,7 @@ def show(workspace: Workspace, as_json: bool) -> None:
 
 
 def _leaving(workspace: Workspace, plan: Plan) -> report.Report:
-    if not workspace.initial.is_file():
-        raise UserError(
-            f"there is no {workspace.initial}, so nobody can say what leaves. Run 'fx plan"
-            " initialize', or import the archive that the author exported after that"
-        )
-    return report.make(plan, Stored(workspace.initial).layout)
+    return report.make(plan, initial.described(workspace, plan).layout)
 
 
 def _signatures(workspace: Workspace, found: agreement.Found | None) -> list[tuple[str, str]]:

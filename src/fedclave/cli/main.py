@@ -30,6 +30,7 @@ from fedclave.cli import (
     ca,
     collaborator,
     console,
+    data,
     demo,
     invite,
     join,
@@ -52,7 +53,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _noun in (workspace, plan, ca, aggregator, collaborator, model, attest, audit):
+for _noun in (workspace, plan, ca, aggregator, collaborator, data, model, attest, audit):
     app.add_typer(_noun.app)
 invite.add_to(app)
 join.add_to(app)

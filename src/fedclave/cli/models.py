@@ -3,18 +3,25 @@
 
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from fedclave import tensors
+from fedclave.cli.audit import FOLDER
 from fedclave.engine import journal
 from fedclave.errors import Refused, UserError
 from fedclave.tensors import BFLOAT16, Layout, Stored, widen
+from fedclave.trust import records
+from fedclave.trust.log_files import Reader
+from fedclave.trust.records import RoundRecord
 from fedclave.workspace import layout, output
+from fedclave.workspace.layout import Workspace
 
 NAMES = ("final", "best", "initial")
+METADATA = "fedclave.attestation"
+"""The key in the metadata of an exported model: VERIFIED, SIMULATED or NOT ATTESTED."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +35,32 @@ class Found:
     layout: Layout
     round: int | None
     metrics: Mapping[str, float]
+    word: str | None = None
+    """How the parties of the round that made it stood (``trust.records``); None: nobody was asked,
+    or nobody knows."""
 
 
 def find(folder: Path, which: str) -> Found:
     """A model by its name in a workspace's run, or by its path. ``UserError``: not there."""
     if which in NAMES:
-        return _of_run(layout.open_(folder).save, which)
+        workspace = layout.open_(folder)
+        if which != "initial" and workspace.sealed(which).exists():
+            raise UserError(
+                f"the {which} model is sealed to its owner: {workspace.sealed(which)}. Its owner"
+                f" runs 'fx model open {workspace.sealed(which).name} model.safetensors'"
+            )
+        found = _of_run(workspace.save, which)
+        return replace(found, word=word_of(workspace, found.digest))
     path = Path(which)
     if not path.is_file():
         raise UserError(f"there is no model {which!r}. Name a file, or {', '.join(NAMES)}")
-    return _found(path.name, path, None)
+    found = _found(path.name, path, None)
+    return replace(found, word=tensors.metadata(path).get(METADATA))
 
 
 def export(found: Found, out: Path, *, force: bool) -> None:
     """Copy a model, atomically; the format is the suffix's."""
-    writers: dict[str, Callable[[Stored, Path], None]] = {
+    writers: dict[str, Callable[[Stored, Path, str | None], None]] = {
         ".safetensors": _write_safetensors, ".npz": _write_npz}  # fmt: skip
     write = writers.get(out.suffix)
     if write is None:
@@ -52,7 +70,7 @@ def export(found: Found, out: Path, *, force: bool) -> None:
     if out.exists() and not force:
         raise UserError(f"{out} exists. Choose another name, or replace it with --force")
     with output.new_file(out) as path:
-        write(Stored(found.path), path)
+        write(Stored(found.path), path, found.word)
         if out.suffix == ".safetensors" and tensors.digest(Stored(path)) != found.digest:
             raise UserError(f"{out}: the copy differs from {found.path}. Check the disk")
 
@@ -102,13 +120,33 @@ def _found(name: str, path: Path, run: journal.Journal | None, number: int | Non
     )
 
 
-def _write_safetensors(model: Stored, path: Path) -> None:
-    tensors.write(path, model)
+def marked(word: str | None) -> Mapping[str, str]:
+    """The metadata of a model that parties made who stood so."""
+    return {} if word is None else {METADATA: word}
 
 
-def _write_npz(model: Stored, path: Path) -> None:
+def word_of(workspace: Workspace, model: str) -> str | None:
+    """What the transparency log says of the round that made a model: SIMULATED goes with it."""
+    folder = workspace.logs / FOLDER
+    if not folder.is_dir():
+        return None
+    word = None
+    with Reader(folder) as log:
+        for entry in log.entries():
+            record = records.decode(entry)
+            if isinstance(record, RoundRecord) and record.model_after == model:
+                word = record.word if word is None else records.together([word, record.word])
+    return None if word is None else word.value
+
+
+def _write_safetensors(model: Stored, path: Path, word: str | None) -> None:
+    tensors.write_export(path, model, marked(word))
+
+
+def _write_npz(model: Stored, path: Path, word: str | None) -> None:
     """As ``numpy.savez`` would, one tensor in memory at a time and any name allowed."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        archive.comment = b"" if word is None else f"{METADATA}: {word}".encode()
         for name in model:
             array = model[name]
             plain = widen(array) if array.dtype == BFLOAT16 else array

@@ -189,6 +189,17 @@ AllowSimulated = Annotated[
     ),
 ]
 
+ReleaseListen = Annotated[
+    str,
+    typer.Option(
+        "--release-listen",
+        metavar="HOST:PORT",
+        help="Where to wait for what its owner releases, if something is sealed.",
+        callback=address,
+    ),
+]
+LISTEN_HERE = "127.0.0.1:0"
+
 Member = Annotated[
     str,
     typer.Option(

@@ -265,8 +265,12 @@ def _words(policy: "Policy") -> Iterator[str]:
             }
         )
     )
-    to = {"attested": "an attested aggregator", "none": "nobody"}[policy.release.initial_model]
-    yield from ("", f"The key of the sealed initial model goes to {to}.")
+    from fedclave.trust.judgement import RECEIVES, plainly
+
+    yield ""
+    for purpose, to in policy.releases.items():
+        who = f"an attested {RECEIVES[purpose]}" if to == "attested" else "nobody"
+        yield f"The {plainly(purpose)} goes to {who}."
 
 
 def _role(rules: "RolePart") -> Iterator[str]:

@@ -3,23 +3,24 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedclave import tensors
 from fedclave.algorithms import assignment, catalogue
 from fedclave.algorithms.core import Algorithm
-from fedclave.cli import attesting, auditing, upkeep
+from fedclave.cli import attesting, auditing, models, releasing, sealing, upkeep
+from fedclave.cli.options import LISTEN_HERE
 from fedclave.engine import journal
 from fedclave.engine.aggregator import Aggregator, Rules
 from fedclave.engine.collaborator import Collaborator
 from fedclave.engine.events import SCHEMA, Events
 from fedclave.engine.notebook import Notebook
 from fedclave.engine.spool import Spool
-from fedclave.engine.store import State, Store, lock
+from fedclave.engine.store import Store, lock
 from fedclave.errors import PlanError, UserError
 from fedclave.learners.base import Site
 from fedclave.plan import Plan
@@ -34,8 +35,9 @@ from fedclave.transport.grpc.server import Server, Service
 from fedclave.trust.attesting import Side
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors, Member, admit
+from fedclave.trust.judgement import Word
 from fedclave.trust.names import Role
-from fedclave.workspace import assemble
+from fedclave.workspace import assemble, initial
 from fedclave.workspace.layout import Workspace
 from fedclave.workspace.members import LiveMembers
 
@@ -96,7 +98,14 @@ def set_aside(
     try:
         old = save / f"old-{now:%Y%m%dT%H%M%S%f}Z"
         old.mkdir()
-        for pattern in ("federation.db*", "models", "spool", "*.safetensors", "collaborator-*"):
+        for pattern in (
+            "federation.db*",
+            "models",
+            "spool",
+            "*.safetensors",
+            "*.sealed",
+            "collaborator-*",
+        ):
             for path in list(save.glob(pattern)):
                 path.rename(old / path.name)
     finally:
@@ -107,15 +116,30 @@ def set_aside(
 def begin(workspace: Workspace, plan: Plan, params: Tensors) -> None:
     """Write the initial model, and journal it as round 0 of the plan's run."""
     workspace.save.mkdir(parents=True, exist_ok=True)
-    tensors.write(workspace.initial, params)
+    initial.write(workspace, plan, params)
     store = Store(workspace.save, plan.digest)
     try:
-        store.begin(params, _algorithm(plan).init(params))
+        _begun(plan, store, params)
     finally:
         store.close()
 
 
-async def aggregate(party: Party, listen: str, *, allow_simulated: bool = False) -> State:
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What came out of a run: the digest of the final model, and the file that holds it."""
+
+    model: str
+    path: Path
+    round: int
+
+
+async def aggregate(
+    party: Party,
+    listen: str,
+    *,
+    allow_simulated: bool = False,
+    release_listen: str = LISTEN_HERE,
+) -> Ended:
     """Serve a plan's run to its end, from the last whole round on."""
     memory.keep_freed_chunks()
     workspace, plan = party.workspace, party.plan
@@ -132,19 +156,30 @@ async def aggregate(party: Party, listen: str, *, allow_simulated: bool = False)
         )
         store = Store(workspace.save, plan.digest)
         stack.callback(store.close)
-        _require_beginning(workspace, plan, store)
+        recipient = sealing.final_recipient(workspace, plan)
         events = Events(workspace.events, party.clock, party.listener)
         stack.callback(events.close)
         spool = Spool(workspace.save / "spool")
         hub = Hub(spool, events)
         anchors = Anchors.read(workspace.cert)
-        usher, ledger = None, None
+        usher, ledger, own = None, None, Word.NOT_ATTESTED
         if side is not None:
             usher, own = await attesting.usher(party, side)
             ledger = auditing.Ledger.open(workspace, plan, side.terms, own)
             stack.callback(ledger.close)
             ledger.begin(workspace, side.terms, party.clock)
             events.listen(ledger.take)
+        over = None
+        if side is not None and recipient is not None:
+            over = sealing.sealed_final(workspace, side.terms)
+        if over is None and store.latest() is None:
+            if side is not None and ledger is not None and initial.is_sealed(plan):
+                begun = partial(_begun, plan, store)
+                await releasing.initial_model(
+                    party, side, own, release_listen, begun, ledger.released
+                )
+            else:
+                _begun(plan, store, _initial(workspace))
         door = Door(
             anchors=anchors,
             members=members,
@@ -164,9 +199,22 @@ async def aggregate(party: Party, listen: str, *, allow_simulated: bool = False)
         ):
             party.tell("listening", address=_reachable(listen, server.port, plan))
             before = len(store.records())
-            state = await run.run()
-            spool.clear()
-            hub.finish(state.model)
+            if over is None:
+                state = await run.run()
+                spool.clear()
+                ended = Ended(model=state.model, path=state.params.path, round=state.round)
+            else:
+                ended = Ended(model=over, path=workspace.sealed("final"), round=plan.rounds)
+            if side is not None and recipient is not None:
+                found = {"final": ended.path}
+                if (best := store.best()) is not None:
+                    found["best"] = store.path(best.model)
+                if over is None:
+                    word = Word(models.word_of(workspace, ended.model) or own)
+                    sealing.seal_models(workspace, side.terms, recipient, found, word)
+                sealing.clear(workspace)
+                ended = replace(ended, path=workspace.sealed("final"))
+            hub.finish(ended.model)
             told: Collection[str] = ()
             seconds = GOODBYE_S
             if len(store.records()) == before:  # somebody starts it again so that others hear
@@ -174,27 +222,34 @@ async def aggregate(party: Party, listen: str, *, allow_simulated: bool = False)
                 party.tell("recalling", members=sorted(told), seconds=seconds)
             with suppress(TimeoutError):
                 await asyncio.wait_for(hub.gone(told), seconds)
-            return state
+            return ended
 
 
 async def collaborate(
-    party: Party, data: Path, address: str, *, allow_simulated: bool = False
+    party: Party,
+    data: Path,
+    address: str,
+    *,
+    allow_simulated: bool = False,
+    release_listen: str = LISTEN_HERE,
 ) -> str:
     """Take part in a run until it is over; returns the digest of the final model."""
     memory.keep_freed_chunks()
     party.certified("collaborator")
     workspace, plan = party.workspace, party.plan
     part = plan.learner
-    site = Site(
-        member=party.name,
-        data=data,
-        device=part.device,
-        optimizer_state=part.optimizer_state,
-        seed=plan.seed,
-    )
-    with ExitStack() as stack:
+    async with AsyncExitStack() as stack:
         side = stack.enter_context(
             attesting.side(party, "collaborator", allow_simulated=allow_simulated)
+        )
+        site = Site(
+            member=party.name,
+            data=await stack.enter_async_context(
+                releasing.opened_data(party, side, data, release_listen)
+            ),
+            device=part.device,
+            optimizer_state=part.optimizer_state,
+            seed=plan.seed,
         )
         learner = assemble.learner(workspace, plan, site)
         notebook = Notebook(workspace.notebook(party.name, plan.digest))
@@ -254,13 +309,15 @@ def connector(party: Party, address: str, side: Side | None) -> Connect:
     return connect
 
 
-def _require_beginning(workspace: Workspace, plan: Plan, store: Store) -> None:
-    """A run begins with what is journalled, or with the initial model that an archive brought."""
-    if store.latest() is not None:
-        return
+def _initial(workspace: Workspace) -> Tensors:
+    """The initial model that an archive brought."""
     if not workspace.initial.is_file():
         raise UserError(f"there is no {workspace.initial}. Run 'fx plan initialize' first")
-    params = Stored(workspace.initial)
+    return Stored(workspace.initial)
+
+
+def _begun(plan: Plan, store: Store, params: Tensors) -> None:
+    """Begin a run with this model."""
     store.begin(params, _algorithm(plan).init(params))
 
 

@@ -15,7 +15,7 @@ are ``transport.grpc.attest``'s.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from fedclave.trust.claims import Claims, Expected
 from fedclave.trust.gate import Standing
 from fedclave.trust.names import Role
 from fedclave.trust.policy_file import SignedPolicy
+from fedclave.trust.release import KeyPair
 from fedclave.trust.verify import Verifier
 
 VERSIONS = (1,)
@@ -96,8 +97,8 @@ class Side:
     attester: Attester | None
     verifier: Verifier
     allow_simulated: bool
-    hpke_key: bytes
-    """The public key that secrets for this process are sealed to (``release``)."""
+    pair: KeyPair = field(repr=False)
+    """Secrets for this process are sealed to it (``releasing``)."""
     now: Callable[[], datetime]
 
     def prove(self, channel: Channel, nonces: Nonces) -> bytes:
@@ -116,7 +117,7 @@ class Side:
                 nonce=nonces.given,
                 own_nonce=nonces.asked,
                 time=self.now(),
-                hpke_key=self.hpke_key,
+                hpke_key=self.pair.public,
                 checkpoint=b"",
             )
         )

@@ -34,7 +34,7 @@ from typing import NamedTuple
 from fedclave.errors import Bug, Code, Refused
 from fedclave.trust import policy_checks as checks
 from fedclave.trust.names import Role
-from fedclave.trust.policy import Policy
+from fedclave.trust.policy import Policy, Purpose
 from fedclave.trust.policy_checks import ASK, Peer, when
 from fedclave.trust.policy_values import ALL
 from fedclave.trust.roots import INTEL
@@ -47,6 +47,10 @@ class Word(StrEnum):
     VERIFIED = "VERIFIED"
     SIMULATED = "SIMULATED"
     NOT_ATTESTED = "NOT ATTESTED"
+
+
+RECEIVES: dict[Purpose, Role] = {"initial-model": "aggregator", "data-key": "collaborator"}
+"""Which role each secret is for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +162,11 @@ def check_time(policy: Policy, made: datetime, now: datetime) -> None:
         )
 
 
-def check_release(policy: Policy, verdict: Verdict, now: datetime) -> None:
-    """Raise ``Refused`` unless the key of the initial model may go to this peer now.
+def check_release(policy: Policy, verdict: Verdict, purpose: Purpose, now: datetime) -> None:
+    """Raise ``Refused`` unless a secret of this purpose may go to this peer now.
 
-    ATT-REQUIRED: its session is over, or not attested. ATT-POLICY: another policy, or no release.
+    ATT-REQUIRED: its session is over, or not attested. ATT-ROLE: that is for another role.
+    ATT-POLICY: it was admitted under another policy, or this one releases no such secret.
     """
     who = f"{verdict.role} {verdict.name}"
     if verdict.policy != policy.digest:
@@ -175,12 +180,26 @@ def check_release(policy: Policy, verdict: Verdict, now: datetime) -> None:
             f"{who} has no attested session at {when(now)}. It must attest, then ask for the key"
             " again",
         )
-    if policy.release.initial_model == "none" or verdict.role != "aggregator":
+    if verdict.role != RECEIVES[purpose]:
+        raise Refused(
+            Code.ATT_ROLE,
+            f"the {plainly(purpose)} is for the {RECEIVES[purpose]}, and this is {who}. Give it the"
+            " address of the other",
+        )
+    if policy.releases[purpose] == "none":
         raise Refused(
             Code.ATT_POLICY,
-            f"{policy.label} does not release the key of the initial model to {who}. If it should,"
-            f" {ASK}",
+            f"{policy.label} releases no {plainly(purpose)} to {who}. If it should, {ASK}",
         )
+
+
+def plainly(purpose: Purpose) -> str:
+    """A secret's purpose in words.
+
+    >>> plainly("initial-model")
+    'initial model'
+    """
+    return purpose.replace("-", " ")
 
 
 def _judged(

@@ -7,6 +7,7 @@ allowed: a role without measurement and signer admits nobody, and every switch i
 key, a wrong type, a rule that contradicts another: all are refused at once, each with its line.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -30,6 +31,9 @@ from fedclave.trust.policy_values import (
     StatusName,
     Text,
 )
+
+Purpose = Literal["initial-model", "data-key"]
+"""What secrets are released for (``releasing``)."""
 
 ALL_BITS = 2**64 - 1
 GRAMINE_XFRM_MASK = 0xFFFFFFFFFFF9FF1B
@@ -293,7 +297,10 @@ class ReleasePart(Part):
     """What is given to peers that have proved what they run."""
 
     initial_model: Literal["attested", "none"] = "none"
-    """``attested``: the key of the sealed initial model goes to an aggregator in an attested
+    """``attested``: the model's owner may give the initial model to an aggregator in an attested
+    session. ``none``: to nobody."""
+    data_key: Literal["attested", "none"] = "none"
+    """``attested``: a data owner may give the key of sealed data to a collaborator in an attested
     session. ``none``: to nobody."""
 
 
@@ -317,6 +324,12 @@ class Policy(Part):
     platforms: PlatformsPart = PlatformsPart()
     freshness: FreshnessPart = FreshnessPart()
     release: ReleasePart = ReleasePart()
+
+    @property
+    def releases(self) -> Mapping[Purpose, Literal["attested", "none"]]:
+        """To whom each kind of secret may go."""
+        part = self.release
+        return {"initial-model": part.initial_model, "data-key": part.data_key}
 
     @field_validator("previous")
     @classmethod

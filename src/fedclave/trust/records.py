@@ -122,6 +122,7 @@ class ReleaseRecord:
     type: Literal["release"] = "release"
     at: Time
     to: Name
+    purpose: Short
     word: Word
     key: Digest
     """Of the public key that it was sealed to."""

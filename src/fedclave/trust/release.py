@@ -14,6 +14,7 @@ sealer takes the best that it can use. As both come from attested claims, nobody
 """
 
 import base64
+import hashlib
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -162,6 +163,11 @@ def open(  # RFC 9180 5.2: Open
         return _suite(suite).decrypt(sealed[FRAME:], pair.keys[suite], info=context.info(kind))
     except (InvalidTag, ValueError) as error:
         raise cannot_open("it") from error
+
+
+def digest_of(public: bytes) -> str:
+    """SHA-256 (hex) of a public key, as the log names it."""
+    return hashlib.sha256(public).hexdigest()
 
 
 def format_public(public: bytes) -> bytes:

@@ -40,7 +40,7 @@ from fedclave.trust import dsse, files, gate, policy, signing
 from fedclave.trust.contract import ACCEPTANCE_TYPE, CONTRACT_TYPE, Acceptance, Contract
 from fedclave.trust.dsse import Envelope
 from fedclave.trust.gate import SignedContract
-from fedclave.workspace import archive, output
+from fedclave.workspace import archive, initial, output
 from fedclave.workspace.layout import Workspace
 
 AUTHOR, OWNER = "author", "owner"
@@ -59,11 +59,7 @@ class Found:
 
 def close(workspace: Workspace, plan: Plan) -> Contract:
     """The contract over a workspace as it is now. ``UserError``: a file cannot be in one."""
-    if not workspace.initial.is_file():
-        raise UserError(
-            f"there is no {workspace.initial}, and the initial weights are part of the contract."
-            " Run 'fx plan initialize' first"
-        )
+    initial.described(workspace, plan)  # the initial weights are part of the contract
     names = archive.contracted(workspace)
     if other := sorted(set(archive.brought(workspace)) - set(names)):
         raise UserError(

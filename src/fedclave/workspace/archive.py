@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A workspace as one file for the other parties: what all share, nothing that is one party's own.
 
-In: ``plan/plan.yaml``, ``plan/attestation.yaml``, ``src/``, ``requirements.txt``, ``README.md``,
-``save/initial.safetensors``; and what vouches for them, where it is there: ``plan/author.pub``,
+In: ``plan/plan.yaml``, ``plan/attestation.yaml``, ``plan/model-owner.pub``, ``src/``,
+``requirements.txt``, ``README.md``, ``save/initial.safetensors`` (or ``save/initial.json``, where
+the plan has it sealed); and what vouches for them, where it is there: ``plan/author.pub``,
 ``plan/contract.dsse.json``, ``plan/attestation.dsse.json``. Never anything else. Equal workspaces
 give equal bytes: sorted names, fixed times and modes, no compression (Deflate's output differs
 between zlib versions).
@@ -30,7 +31,7 @@ from fedclave import yamlfile
 from fedclave.errors import Code, Refused, UserError
 from fedclave.plan import parse
 from fedclave.tensors import Stored, file_digest
-from fedclave.workspace import layout, output
+from fedclave.workspace import initial, layout, output
 from fedclave.workspace.layout import Workspace, require_empty
 
 _F = TypeVar("_F", bound=IO[bytes] | FileIO)
@@ -45,8 +46,10 @@ _VOUCHING = ("plan/author.pub", "plan/contract.dsse.json", "plan/attestation.dss
 _PLAIN = (
     "plan/plan.yaml",
     "plan/attestation.yaml",
+    "plan/model-owner.pub",
     "requirements.txt",
     "README.md",
+    "save/initial.json",
     *_VOUCHING,
 )
 _INITIAL = "save/initial.safetensors"
@@ -67,6 +70,7 @@ def export(workspace: Workspace, target: Path) -> str:
     """
     if not workspace.plan.is_file():
         raise UserError(f"{workspace.root} has no plan/plan.yaml. Run this in a workspace")
+    _check_sealed(workspace)
     output.check(target)
     if target.exists() and not zipfile.is_zipfile(target):
         raise UserError(f"{target} exists and is not an archive. Choose another name")
@@ -129,7 +133,7 @@ def brought(workspace: Workspace) -> tuple[str, ...]:
     Code can import, or open, what no export packs: ``src/__pycache__/more.py``. Left out is what
     Python compiles by itself; it is never read from a workspace (``workspace.importing``).
     """
-    plain = (name for name in (*_PLAIN, _INITIAL) if name not in _VOUCHING)
+    plain = (name for name in _plain(workspace) if name not in _VOUCHING)
     found = [name for name in plain if os.path.lexists(workspace.root / name)]
     return tuple(sorted([*found, *_all_below(workspace.src, "src")]))
 
@@ -143,11 +147,17 @@ def _all_below(path: Path, name: str) -> Iterator[str]:
 
 
 def _files(workspace: Workspace) -> Iterator[tuple[str, Path]]:
-    for name in (*_PLAIN, _INITIAL):
+    for name in _plain(workspace):
         path = workspace.root / name
         if path.exists() or path.is_symlink():
             yield name, path
     yield from _tree(workspace.src, "src", 1)
+
+
+def _plain(workspace: Workspace) -> tuple[str, ...]:
+    """The files outside ``src`` that parties share: the initial weights, or what they are."""
+    sealed = os.path.lexists(workspace.initial_layout)
+    return _PLAIN if sealed else (*_PLAIN, _INITIAL)
 
 
 def _tree(folder: Path, name: str, depth: int) -> Iterator[tuple[str, Path]]:
@@ -161,6 +171,16 @@ def _tree(folder: Path, name: str, depth: int) -> Iterator[tuple[str, Path]]:
             yield from _tree(path, inner, depth + 1)
         else:
             yield inner, path
+
+
+def _check_sealed(workspace: Workspace) -> None:
+    """Weights that the plan has sealed do not leave in the clear, nor others without a word."""
+    plan = parse(yamlfile.read(workspace.plan), str(workspace.plan))
+    if initial.is_sealed(plan) != os.path.lexists(workspace.initial_layout):
+        raise UserError(
+            f"{workspace.plan} says 'sealed' of other initial weights than those in"
+            f" {workspace.save}. Run 'fx plan initialize' again"
+        )
 
 
 def _add(archive: zipfile.ZipFile, name: str, path: Path) -> None:
@@ -248,7 +268,11 @@ def _check_content(workspace: Workspace, source: Path) -> None:
                 f"the plan in {source} names {name}, and {module}.py is not in it. Have the"
                 " workspace exported again",
             )
-    if workspace.initial.is_file():
+    if initial.is_sealed(plan):
+        if workspace.initial.is_file():
+            raise Refused(Code.MALFORMED, f"the plan in {source} has {_INITIAL} sealed; it is not")
+        initial.described(workspace, plan)
+    elif workspace.initial.is_file():
         try:
             len(Stored(workspace.initial))
         except Refused as error:

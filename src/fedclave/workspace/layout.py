@@ -88,6 +88,20 @@ class Workspace:
         return self.save / "initial.safetensors"
 
     @property
+    def initial_layout(self) -> Path:
+        """What is known of the initial weights where they travel sealed (``workspace.initial``)."""
+        return self.save / "initial.json"
+
+    @property
+    def model_owner(self) -> Path:
+        """The public key that the final model is sealed to."""
+        return self.root / "plan" / "model-owner.pub"
+
+    def sealed(self, which: str) -> Path:
+        """The final or the best model, sealed to its owner."""
+        return self.save / f"{which}.sealed"
+
+    @property
     def logs(self) -> Path:
         """Events and the audit log."""
         return self.root / "logs"

@@ -29,7 +29,9 @@ WRITTEN: list[records.Record] = [
     records.PolicyRecord(at=AT, version=2, policy=A, signers=(A,)),
     ADMISSION,
     records.RefusalRecord(at=AT, code=Code.LATE, peer=None, word=None, message="who?"),
-    records.ReleaseRecord(at=AT, to="anna", word=Word.SIMULATED, key=A, object=A, transcript=A),
+    records.ReleaseRecord(
+        at=AT, to="anna", purpose="data-key", word=Word.SIMULATED, key=A, object=A, transcript=A
+    ),
     records.RoundRecord(
         at=AT, contract=None, plan=A, round=1, word=Word.SIMULATED, members=(PART,), aggregate=A,
         model_before=A, model_after=A, codec={}, privacy={},

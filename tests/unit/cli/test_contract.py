@@ -247,4 +247,4 @@ def test_an_unsigned_workspace_shows_what_would_be_signed(author: Workspace, fx:
 def test_without_initial_weights_nobody_can_say_what_leaves(site: Workspace, fx: Fx) -> None:
     site.initial.unlink()
     code, value = fx("show", "--contract", "-C", site.root)
-    assert (code, "nobody can say what leaves" in value["error"]["message"]) == (2, True)
+    assert (code, "fx plan initialize" in value["error"]["message"]) == (2, True)

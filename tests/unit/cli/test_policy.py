@@ -147,7 +147,7 @@ def test_a_policy_is_shown_in_words(text: Path, capsys: pytest.CaptureFixture[st
         "  may have INTEL-SA-00615, because: no MMIO\n  never has INTEL-SA-00960\n",
         "  may have threads that share a core (SMT)\n  has no packages that may be added",
         f"  denied machines: {'0c' * 16}\n",
-        "The key of the sealed initial model goes to nobody.\n",
+        "The initial model goes to nobody.\nThe data key goes to nobody.\n",
         "Mind: it trusts a SIMULATED root",
         "Mind: in the role aggregator, the signers alone decide",
         "Mind: mr_enclave abababababababab... of the role collaborator ended 2021-06-30 23:59 UTC",

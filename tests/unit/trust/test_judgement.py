@@ -588,27 +588,26 @@ def test_evidence_is_of_now_by_both_clocks(rules: Rules) -> None:
 # Keys.
 
 
-def test_the_initial_model_goes_to_an_attested_aggregator_while_its_session_lives(
-    rules: Rules, good: Appraisal
+@pytest.mark.parametrize("purpose", judgement.RECEIVES)
+def test_a_secret_goes_to_an_attested_peer_of_its_role_while_its_session_lives(
+    rules: Rules, good: Appraisal, purpose: Any
 ) -> None:
-    policy = rules(release={"initial_model": "attested"})
-    verdict = judged(policy, good, role="aggregator")
-    judgement.check_release(policy, verdict, verdict.expires)
-    other = rules(release={"initial_model": "attested"}, tcb={"smt": True})
+    role = judgement.RECEIVES[purpose]
+    (other_role,) = set(judgement.RECEIVES.values()) - {role}
+    allowed = {purpose.replace("-", "_"): "attested"}
+    policy = rules(release=allowed)
+    verdict = judged(policy, good, role=role)
+    judgement.check_release(policy, verdict, purpose, verdict.expires)
+    other = rules(release=allowed, tcb={"smt": True})
     silent = rules()
     for rule, who, now, code in (
         (policy, verdict, verdict.expires + timedelta(seconds=1), Code.ATT_REQUIRED),
         (policy, verdict, NOW - HOUR, Code.ATT_REQUIRED),
-        (policy, judged(policy, good), NOW, Code.ATT_POLICY),
+        (policy, judged(policy, good, role=other_role), NOW, Code.ATT_ROLE),
         (other, verdict, NOW, Code.ATT_POLICY),
-        (silent, judged(silent, good, role="aggregator"), NOW, Code.ATT_POLICY),
-        (
-            policy,
-            judgement.unasked(policy, "aggregator", "a", key=KEY, now=NOW),
-            NOW,
-            Code.ATT_REQUIRED,
-        ),
+        (silent, judged(silent, good, role=role), NOW, Code.ATT_POLICY),
+        (policy, judgement.unasked(policy, role, "a", key=KEY, now=NOW), NOW, Code.ATT_REQUIRED),
     ):
         with pytest.raises(Refused) as refused:
-            judgement.check_release(rule, who, now)
+            judgement.check_release(rule, who, purpose, now)
         assert refused.value.code is code

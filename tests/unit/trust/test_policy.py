@@ -258,7 +258,10 @@ BAD: dict[str, tuple[str, str]] = {
         "must be 'model', got 'keys'",
     ),
     "an excused aggregator": (aggregator(**ROLE, unattested={"members": "all"}), "unknown key"),
-    "a release that nothing enforces": (written(release={"data_key": "attested"}), "unknown key"),
+    "a release that nothing enforces": (
+        written(release={"final_model": "attested"}),
+        "unknown key",
+    ),
     "not a mapping": ("- 1\n", "expected a mapping"),
     "empty": ("", "the file is empty"),
 }

@@ -50,7 +50,7 @@ RECORDS: list[records.Record] = [
     records.RefusalRecord(at=AT, code=Code.ATT_MRENCLAVE, peer="eve", word=None, message="é runs"),
     records.RefusalRecord(at=AT, code=Code.NO_CERTIFICATE, peer=None, word=None, message=""),
     records.ReleaseRecord(
-        at=AT, to="anna", word=Word.SIMULATED, key=A, object=B, transcript=C
+        at=AT, to="anna", purpose="data-key", word=Word.SIMULATED, key=A, object=B, transcript=C
     ),
     ROUND,
 ]  # fmt: skip

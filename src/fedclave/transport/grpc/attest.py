@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from cryptography import x509
 
-from fedclave.errors import Code, FedclaveError, Refused, Unavailable
+from fedclave.errors import Code, FedclaveError, Refused
 from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.proto import federation_pb2 as pb
 from fedclave.trust import gate
@@ -126,7 +126,7 @@ async def attest(
     except grpc.aio.AioRpcError as error:
         raise _explained(frames.error(error, address)) from error
     except asyncio.InvalidStateError as error:  # a write on a call that has ended
-        raise Unavailable(f"{address}: the call has ended") from error
+        raise _explained(frames.error(await frames.ended(call), address)) from error
     finally:
         call.cancel()
 
@@ -140,7 +140,7 @@ async def ask(channel: grpc.aio.Channel, challenge: pb.Challenge) -> pb.Evidence
     )(timeout=DEADLINE_S)
     try:
         await call.write(pb.AttestUp(challenge=challenge))
-        evidence: pb.Evidence = _body(await _next(call), "evidence")
+        evidence: pb.Evidence = _body(await frames.next_message(call), "evidence")
         return evidence
     except grpc.aio.AioRpcError as error:
         raise frames.error(error, "the aggregator") from error
@@ -158,7 +158,7 @@ async def _attest(call: Any, side: Side, ends: Channel) -> tuple[Standing, float
         key=ends.peer,
     )
     await call.write(pb.AttestUp(challenge=challenge))
-    theirs = _body(await _next(call), "evidence")
+    theirs = _body(await frames.next_message(call), "evidence")
     if len(theirs.nonce) != NONCE:
         raise Refused(Code.ATT_MALFORMED, f"a nonce of {len(theirs.nonce)} bytes, not {NONCE}")
     nonces = Nonces(given=theirs.nonce, asked=asked)
@@ -172,21 +172,9 @@ async def _attest(call: Any, side: Side, ends: Channel) -> tuple[Standing, float
         raise
     evidence = await asyncio.to_thread(side.prove, ends, nonces)
     await call.write(pb.AttestUp(evidence=pb.Evidence(evidence=evidence)))
-    told = _body(await _next(call), "standing")
+    told = _body(await frames.next_message(call), "standing")
     ours = (standing.verdict.reattest_after - side.now()).total_seconds()
     return standing, max(min(ours, told.again_s), LEAST_PAUSE_S)
-
-
-async def _next(call: Any) -> Any:
-    message = await call.read()
-    if message is grpc.aio.EOF:
-        raise grpc.aio.AioRpcError(
-            await call.code(),
-            await call.initial_metadata(),
-            await call.trailing_metadata(),
-            details=await call.details(),
-        )
-    return message
 
 
 def _body(message: Any, kind: str) -> Any:

@@ -71,6 +71,24 @@ def error(call: grpc.aio.AioRpcError, address: str) -> FedclaveError:
     return Unavailable(f"{address}: {details}")
 
 
+async def next_message(call: Any) -> Any:
+    """The next message of a call that has one. Raises what ended the call, if it ended."""
+    message = await call.read()
+    if message is grpc.aio.EOF:
+        raise await ended(call)
+    return message
+
+
+async def ended(call: Any) -> grpc.aio.AioRpcError:
+    """How a call ended."""
+    return grpc.aio.AioRpcError(
+        await call.code(),
+        await call.initial_metadata(),
+        await call.trailing_metadata(),
+        details=await call.details(),
+    )
+
+
 @asynccontextmanager
 async def moving(within_s: float) -> AsyncIterator[Callable[[], None]]:
     """Raise ``TimeoutError`` unless what this yields is called again within so many seconds.

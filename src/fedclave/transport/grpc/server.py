@@ -341,7 +341,7 @@ class Server:
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers((self._service.handlers(),))
         try:
-            await _require_free(address)
+            await require_free(address)
             self.port = self._server.add_secure_port(address, self._credentials())
         except (OSError, RuntimeError, ValueError) as error:
             raise Unavailable(
@@ -376,7 +376,7 @@ class Server:
         )
 
 
-async def _require_free(address: str) -> None:
+async def require_free(address: str) -> None:
     """Raise ``OSError`` unless each of the name's addresses is free; gRPC is content with one."""
     host, _, port = address.rpartition(":")
     loop = asyncio.get_running_loop()
