@@ -192,10 +192,10 @@ def check_collateral(policy: Policy, peer: Peer, found: Appraisal, now: datetime
     skew = timedelta(seconds=policy.freshness.clock_skew_s)
     oldest = timedelta(days=policy.freshness.collateral_max_age_days)
     again = "Import newer collateral ('fx attest collateral import')"
-    if now < found.issued - skew:
+    if now < found.newest - skew:
         raise Refused(
             Code.ATT_COLLATERAL_FUTURE,
-            f"the collateral about the platform of {peer} was issued at {when(found.issued)}, and"
+            f"the collateral about the platform of {peer} was issued at {when(found.newest)}, and"
             f" here it is {when(now)}. Check the clock",
         )
     if now > found.expires:

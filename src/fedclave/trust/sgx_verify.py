@@ -57,7 +57,10 @@ class Appraisal:
     collateral: str
     """SHA-256 (hex) of the collateral."""
     issued: datetime
-    """When the newest part of the collateral and the chain was issued."""
+    """When the oldest of TCB info, QE identity and the platform's revocation list was issued. What
+    a platform brings itself makes none of them younger."""
+    newest: datetime
+    """When the newest part of the collateral and the chain was issued: no clock is before it."""
     expires: datetime
     """When the first part of them ends: a session must not last longer."""
 
@@ -93,7 +96,12 @@ def judge(quote: Quote, collateral: Collateral, root_der: bytes, now: datetime) 
         root_key_id=pck.key_id(platform.root.key),
         root_hash=hashlib.sha256(spki).hexdigest(),
         collateral=vouched.collateral.digest,
-        issued=max(begins for begins, _ in periods),
+        issued=min(
+            vouched.collateral.tcb_info.issued,
+            vouched.collateral.qe_identity.issued,
+            vouched.pck_crl.begins,
+        ),
+        newest=max(begins for begins, _ in periods),
         expires=min(vouched.expires, *(ends for _, ends in periods)),
     )
 

@@ -19,6 +19,7 @@ from tests.support.dcap_pki import (
     Vendor,
     certificate,
     crl,
+    date,
     extension,
     level,
     new_key,
@@ -54,6 +55,21 @@ def test_an_appraisal_says_what_was_found() -> None:
     assert found.collateral == parts.digest
     assert (found.ca, found.evaluation, found.tcb_date) == ("platform", 20, NOW - 100 * DAY)
     assert (found.issued, found.expires) == (NOW - DAY, NOW + 29 * DAY)
+
+
+@pytest.mark.parametrize("part", ["tcb_info", "qe_identity", "pck_crl"])
+def test_collateral_is_as_old_as_its_oldest_part_however_new_the_pck_certificate(part: str) -> None:
+    vendor, old = Vendor(), NOW - 20 * DAY
+    recent = NOW - DAY / 24
+    vendor.pck = certificate(
+        LEAF, vendor.pck_key, CA, vendor.ca_key, sgx=extension(), begins=recent
+    )
+    if part == "pck_crl":
+        vendor.pck_crl = crl(CA, vendor.ca_key, begins=old)
+    else:
+        getattr(vendor, part)["issueDate"] = date(old)
+    found = judge(vendor)
+    assert (found.issued, found.newest) == (old, recent)
 
 
 def test_a_quote_without_its_chain_is_unsupported() -> None:
