@@ -60,6 +60,7 @@ class Code(StrEnum):
     LOG_PROOF = "log-proof"
     LOG_OLDER = "log-older"
     LOG_FORK = "log-fork"
+    LOG_AGGREGATE = "log-aggregate"
 
     # Attestation: what a verifier of evidence finds (RFC 9334); docs/reference/errors.md
     ATT_MALFORMED = "ATT-MALFORMED"
@@ -132,6 +133,7 @@ MEANING: dict[Code, str] = {
     Code.LOG_PROOF: "a log's files, or a proof, do not lead to the head that its key signed",
     Code.LOG_OLDER: "a log's head is older than one that was seen before",
     Code.LOG_FORK: "a log's key signed two histories: it shows each party its own, or rewrote one",
+    Code.LOG_AGGREGATE: "a round computed again from its updates is not what the log says",
     Code.CANNOT_OPEN: "something sealed was changed, or is for another key, contract or purpose",
     Code.ATT_MALFORMED: "the evidence does not parse, or has bytes that no format explains",
     Code.ATT_UNSUPPORTED: "a kind or version of evidence that this build does not verify",

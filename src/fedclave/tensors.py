@@ -225,6 +225,11 @@ def write_content(
     return _write(folder, lambda digest: f"{digest}.safetensors", data, durable=durable)
 
 
+def store_content(folder: Path, pieces: Iterator[memoryview]) -> str:
+    """Write bytes that are a whole file already, durably, as ``write_content`` does."""
+    return _write(folder, lambda digest: f"{digest}.safetensors", pieces, durable=True)
+
+
 def retire(path: Path) -> None:
     """Drop a file that is needed no more; its folder's next write may go over it.
 

@@ -14,6 +14,7 @@ from fedclave.cli.options import (
     AnswerFile,
     Json,
     JsonLines,
+    KeepUpdates,
     PassphraseFile,
     ReleaseListen,
     RequestFile,
@@ -91,6 +92,7 @@ def start(
     listen: Annotated[str | None, listen_at("all interfaces, the plan's port")] = None,
     allow_simulated: AllowSimulated = False,
     release_listen: ReleaseListen = LISTEN_HERE,
+    keep_updates: KeepUpdates = None,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:
@@ -116,6 +118,7 @@ def start(
         listen=listen or run.wildcard(plan.network.address),
         allow_simulated=allow_simulated,
         release_listen=release_listen,
+        keep_updates=keep_updates,
     )
     if as_json:
         from dataclasses import replace

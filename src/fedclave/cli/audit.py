@@ -139,6 +139,59 @@ def verify(
     console.answer(value, lines, as_json)
 
 
+@command(
+    app,
+    "recompute",
+    "fx audit recompute --key cert/log.pub --updates kept",
+    "fx audit recompute copy/logs/audit --key log.pub --updates a --updates b --model initial.st",
+)
+def recompute(
+    key: Annotated[
+        Path, typer.Option("--key", metavar="PUB", help="The log's public key, from its operator.")
+    ],
+    updates: Annotated[
+        list[Path],
+        typer.Option("--updates", metavar="DIR", help="What --keep-updates kept; may be repeated."),
+    ],
+    log: Annotated[
+        Path | None,
+        typer.Argument(metavar="LOG", help="A log's folder.", show_default="this workspace's log"),
+    ] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model", metavar="FILE", help="The initial model.", show_default="the workspace's"
+        ),
+    ] = None,
+    until: Annotated[int, number("--until", 1, MOST, "The last round to compute.")] = MOST,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
+) -> None:
+    """Compute the rounds again from the updates, and compare with the log, bit for bit.
+
+    Verifies the log first. Needs the plan of the workspace, the initial model and every update that
+    a round added up, whoever kept it. Exit code 3 and log-aggregate if a round comes out otherwise.
+    """
+    from dataclasses import asdict
+
+    from fedclave.cli import recompute as computing
+    from fedclave.trust import files, signing
+    from fedclave.workspace import layout
+
+    opened = layout.open_(workspace)
+    public = signing.parse_public(files.read(key, "Name the log's public key"), str(key))
+    same = computing.rounds(
+        opened, log or opened.logs / FOLDER, public, updates, model or opened.initial, until
+    )
+    lines = [
+        f"round {one.round:>5}  SAME  {console.count(one.updates, 'update'):>12}"
+        f"  aggregate {one.aggregate[:16]}  model {one.model[:16]}"
+        for one in same
+    ]
+    lines += ["", f"{console.count(len(same), 'round')} computed again: each bit as the log says."]
+    console.answer({"same": True, "rounds": [asdict(one) for one in same]}, lines, as_json)
+
+
 def _verify_proof(file: Path, key: "Ed25519PublicKey", as_json: bool) -> None:
     from fedclave.trust import files, log_proof
 

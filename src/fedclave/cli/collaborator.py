@@ -14,6 +14,7 @@ from fedclave.cli.options import (
     AnswerFile,
     Json,
     JsonLines,
+    KeepUpdates,
     Member,
     PassphraseFile,
     ReleaseListen,
@@ -136,6 +137,7 @@ def start(
     address: Address = None,
     allow_simulated: AllowSimulated = False,
     release_listen: ReleaseListen = LISTEN_HERE,
+    keep_updates: KeepUpdates = None,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:
@@ -178,6 +180,7 @@ def start(
             where,
             allow_simulated=allow_simulated,
             release_listen=release_listen,
+            keep_updates=keep_updates,
         )
         digest = signals.run(work, advice)
         party.tell(

@@ -198,6 +198,15 @@ ReleaseListen = Annotated[
         callback=address,
     ),
 ]
+KeepUpdates = Annotated[
+    Path | None,
+    typer.Option(
+        "--keep-updates",
+        metavar="DIR",
+        help="Keep each update there, so that rounds can be computed again.",
+        show_default="none is kept",
+    ),
+]
 LISTEN_HERE = "127.0.0.1:0"
 
 Member = Annotated[

@@ -18,6 +18,7 @@ from fedclave.engine import journal
 from fedclave.engine.aggregator import Aggregator, Rules
 from fedclave.engine.collaborator import Collaborator
 from fedclave.engine.events import SCHEMA, Events
+from fedclave.engine.keep import Kept
 from fedclave.engine.notebook import Notebook
 from fedclave.engine.spool import Spool
 from fedclave.engine.store import Store, lock
@@ -139,6 +140,7 @@ async def aggregate(
     *,
     allow_simulated: bool = False,
     release_listen: str = LISTEN_HERE,
+    keep_updates: Path | None = None,
 ) -> Ended:
     """Serve a plan's run to its end, from the last whole round on."""
     memory.keep_freed_chunks()
@@ -191,7 +193,8 @@ async def aggregate(
             read=lambda: Credentials.read(workspace.cert, party.name),
             anchors=anchors.chain,
         )
-        run = Aggregator(_rules(workspace, plan, members), store, hub, events, ledger)
+        kept = None if keep_updates is None else Kept(keep_updates).keep
+        run = Aggregator(_rules(workspace, plan, members), store, hub, events, ledger, kept)
         async with (
             _serving(server, listen),
             _looked_after(party, "aggregator"),
@@ -232,6 +235,7 @@ async def collaborate(
     *,
     allow_simulated: bool = False,
     release_listen: str = LISTEN_HERE,
+    keep_updates: Path | None = None,
 ) -> str:
     """Take part in a run until it is over; returns the digest of the final model."""
     memory.keep_freed_chunks()
@@ -259,7 +263,14 @@ async def collaborate(
             plan.digest,
             address,
             connector(party, address, side),
-            Collaborator(plan, learner, _algorithm(plan), assemble.bounds(plan), notebook),
+            Collaborator(
+                plan,
+                learner,
+                _algorithm(plan),
+                assemble.bounds(plan),
+                notebook,
+                (lambda update: None) if keep_updates is None else Kept(keep_updates).keep_file,
+            ),
             lambda event, fields: party.tell(event, **fields),
         )
         renewed = "the certificate was renewed"

@@ -7,7 +7,7 @@ The outcome depends on the plan, the initial model, and who took part; not on or
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -37,6 +37,9 @@ Ledger = Callable[[Mapping[str, Any]], None]
 """Told of closed rounds: what ``Store.records`` has of them. One that it knows already is no news.
 """
 
+Keep = Callable[[str, Iterator[memoryview]], None]
+"""Keeps an update, by its digest, before it counts; in a thread."""
+
 MAX_SAID = 1024  # characters of a refusal in an event: a member may have chosen some of them
 
 
@@ -61,9 +64,11 @@ class Aggregator:
         transport: Transport,
         events: Events,
         ledger: Ledger | None = None,
+        keep: Keep | None = None,
     ) -> None:
         """``ledger`` is told of each closed round once it is durable, and at the start of all."""
         self._ledger = ledger
+        self._keep = keep
         self._rules = rules
         self._plan = rules.plan
         self._store = store
@@ -285,6 +290,8 @@ class Aggregator:
                 if body.layout != progress.layout:  # 4
                     raise Refused(Code.WRONG_TENSORS, "names, dtypes or shapes are not the model's")
                 await self._fold(progress, body, reply.packet.weight)  # 5
+                if self._keep is not None:
+                    await asyncio.to_thread(self._keep, reply.packet.digest, body.pieces())
             elif reply.packet is not None:
                 raise Refused(Code.MALFORMED, "an update where only a measurement was asked")
             accepted = progress.round.accept(member, arrived)

@@ -44,8 +44,16 @@ class Collaborator:
     """One member's side of a run. ``answer`` may be called again and again with one request."""
 
     def __init__(
-        self, plan: Plan, learner: Learner, algorithm: Algorithm, bounds: Range, notebook: Notebook
+        self,
+        plan: Plan,
+        learner: Learner,
+        algorithm: Algorithm,
+        bounds: Range,
+        notebook: Notebook,
+        keep: Callable[[Path], None] = lambda update: None,
     ) -> None:
+        """``keep`` is shown each update's file, named by its digest, before it is answered with."""
+        self._keep_update = keep
         self._plan = plan
         self._learner = learner
         self._algorithm = algorithm
@@ -179,6 +187,7 @@ class Collaborator:
         if update.weight:
             digest = self._notebook.write_packet(update.delta, layout)
             packet = Packet(digest=digest, size=layout.size, weight=update.weight)
+            self._keep_update(self._notebook.content(digest))
         reply = Reply(request=request.id, packet=packet, measurements=update.measurements)
         self._notebook.keep(request, reply, memory)
         return reply

@@ -68,14 +68,14 @@ class Notebook:
             return None
         if not self._whole(row[0]):
             raise UserError(
-                f"{self._content(row[0])}: what the learner keeps between rounds is missing or"
+                f"{self.content(row[0])}: what the learner keeps between rounds is missing or"
                 " damaged. Restore the folder from a copy, or remove it to begin without"
             )
-        return Stored(self._content(row[0]))
+        return Stored(self.content(row[0]))
 
     def packet_path(self, reply: Reply) -> Path | None:
         """The file of a reply's update."""
-        return self._content(reply.packet.digest) if reply.packet else None
+        return self.content(reply.packet.digest) if reply.packet else None
 
     def write_packet(self, delta: Tensors, layout: Layout) -> str:
         """Store an update of this layout; returns its digest."""
@@ -123,11 +123,12 @@ class Notebook:
                 retire(path)
         self._known &= kept
 
-    def _content(self, digest: str) -> Path:
+    def content(self, digest: str) -> Path:
+        """The file of an update, or of what the learner keeps."""
         return self._folder / f"{digest}.safetensors"
 
     def _whole(self, digest: str) -> bool:
-        path = self._content(digest)
+        path = self.content(digest)
         whole = path.is_file() and (digest in self._known or file_digest(path) == digest)
         if whole:
             self._known.add(digest)

@@ -47,6 +47,12 @@ class Body:
         else:
             yield from self._from_file(self._content)
 
+    def pieces(self) -> Iterator[memoryview]:
+        """Its bytes; each piece is valid until the next one."""
+        yield memoryview(self.layout.header)
+        for _, _, block in self.blocks():
+            yield block.view(np.uint8).data
+
     def discard(self) -> None:
         """Free the memory or the file."""
         if isinstance(self._content, Path):

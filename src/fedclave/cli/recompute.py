@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``fx audit recompute``: a run computed again from its updates, and held to its log."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedclave.algorithms import catalogue
+from fedclave.engine import keep
+from fedclave.errors import Code, Refused, UserError
+from fedclave.plan import Plan, load
+from fedclave.tensors import Stored, Tensors, digest
+from fedclave.trust import records
+from fedclave.trust.log_files import Reader
+from fedclave.trust.records import RoundRecord
+from fedclave.workspace import assemble
+from fedclave.workspace.layout import Workspace
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+
+@dataclass(frozen=True, kw_only=True)
+class Same:
+    """A round whose updates give what the log says."""
+
+    round: int
+    updates: int
+    aggregate: str
+    model: str
+
+
+def rounds(
+    workspace: Workspace,
+    log: Path,
+    key: "Ed25519PublicKey",
+    folders: Sequence[Path],
+    initial: Path,
+    until: int,
+) -> tuple[Same, ...]:
+    """Compute the rounds of the workspace's plan again, from the initial model on.
+
+    The log is verified first, whole. ``Refused``: LOG_AGGREGATE for a round that comes out
+    otherwise, and what ``Reader.verify`` finds. ``UserError``: an update is missing or damaged.
+    """
+    plan = load(workspace.plan)
+    with Reader(log) as reader:
+        reader.verify(key)
+        found = [records.decode(entry) for entry in reader.entries()]
+    logged = [one for one in found if isinstance(one, RoundRecord) and one.plan == plan.digest]
+    if not logged:
+        raise UserError(f"{log} has no round of the plan {plan.digest[:12]} in {workspace.plan}")
+    if not initial.is_file():
+        raise UserError(f"there is no {initial}. Name the initial model with --model")
+    params: Tensors = Stored(initial)
+    return tuple(_computed(plan, params, logged, folders, until))
+
+
+def _computed(
+    plan: Plan, params: Tensors, logged: list[RoundRecord], folders: Sequence[Path], until: int
+) -> list[Same]:
+    bounds = assemble.bounds(plan)
+    algorithm = catalogue.make(plan.algorithm.name, plan.algorithm.settings, bounds)
+    state = algorithm.init(params)
+    model, same = digest(params), []
+    for number, record in enumerate(logged, 1):
+        if number > until:
+            break
+        if record.round != number or record.model_before != model:
+            raise _differs(
+                number,
+                f"the log has round {record.round} here, which began with model"
+                f" {record.model_before[:16]}; computed up to here is {model[:16]}",
+            )
+        updates = _updates(record, folders)
+        summed, params, state = keep.again(algorithm, bounds, params, state, updates)
+        model = digest(params)
+        if summed != record.aggregate:
+            raise _differs(
+                number,
+                f"the updates add up to {summed[:16]}, the log says {record.aggregate[:16]}",
+            )
+        if model != record.model_after:
+            raise _differs(
+                number, f"the new model is {model[:16]}, the log says {record.model_after[:16]}"
+            )
+        same.append(Same(round=number, updates=len(updates), aggregate=summed, model=model))
+    return same
+
+
+def _updates(record: RoundRecord, folders: Sequence[Path]) -> list[tuple[Path, int]]:
+    updates: list[tuple[Path, int]] = []
+    for part in record.members:
+        if part.outcome != "folded" or part.packet is None or part.weight is None:
+            continue
+        path = keep.find(folders, part.packet)
+        if path is None:
+            raise UserError(
+                f"round {record.round}: the update of {part.name} ({part.packet}) is in none of"
+                f" {', '.join(map(str, folders))}. Get it from {part.name} or the aggregator's"
+                " operator (--keep-updates)"
+            )
+        updates.append((path, part.weight))
+    return updates
+
+
+def _differs(number: int, how: str) -> Refused:
+    return Refused(
+        Code.LOG_AGGREGATE,
+        f"round {number} does not come out as the log says: {how}. Keep log and updates, and show"
+        " them to the other parties",
+    )

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Updates that are kept for whoever computes a round again: a file each, named by its SHA-256.
+
+An update is kept before its answer counts, so a round that is recorded has all of its updates here.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from fedclave.algorithms.core import Algorithm
+from fedclave.algorithms.folds import Range, blocks_of, check_values, check_weight, delta_layout
+from fedclave.errors import Bug, Refused, Unavailable, UserError
+from fedclave.tensors import Stored, Tensors, digest, file_digest, layout_of, store_content
+
+BLOCK = 2**20  # bytes
+
+
+class Kept:
+    """The updates in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, digest: str, pieces: Iterator[memoryview]) -> None:
+        """Write an update, durably; it may be there already. ``Unavailable``: the disk."""
+        if self.path(digest).exists():
+            return
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.chmod(0o700)  # an update can tell much about the data behind it
+            written = store_content(self._folder, pieces)
+        except OSError as error:
+            raise Unavailable(
+                f"{self._folder}: an update could not be kept ({error.strerror}). Free space, then"
+                " start again: the round is repeated"
+            ) from error
+        if written != digest:
+            raise Bug(f"an update of digest {digest} was kept as {written}")
+
+    def keep_file(self, path: Path) -> None:
+        """The same, of a file that is named by its SHA-256."""
+        self.keep(path.stem, _pieces(path))
+
+    def path(self, digest: str) -> Path:
+        """Where an update lies, or would."""
+        return self._folder / f"{digest}.safetensors"
+
+
+def find(folders: Iterable[Path], digest: str) -> Path | None:
+    """The update of this digest in one of the folders. ``UserError``: it is damaged."""
+    for folder in folders:
+        path = Kept(folder).path(digest)
+        if path.is_file():
+            if file_digest(path) != digest:
+                raise UserError(f"{path} is damaged: its SHA-256 is not its name. Get it again")
+            return path
+    return None
+
+
+def again(
+    algorithm: Algorithm,
+    bounds: Range,
+    params: Tensors,
+    state: Tensors,
+    updates: Sequence[tuple[Path, int]],
+) -> tuple[str, Tensors, Tensors]:
+    """A round computed again: digest of the aggregate, the next params and state.
+
+    ``updates``: files and weights, in any order. ``Refused``: the engine would not have taken one.
+    """
+    if not updates:
+        return digest({}), params, state
+    layout = delta_layout(layout_of(params))
+    summed = algorithm.fold.zero(layout)
+    for path, weight in updates:
+        update = Stored(path)
+        if update.layout != layout:
+            raise UserError(f"{path} is no update of this model: it has other tensors")
+        try:
+            check_weight(weight, bounds)
+            check_values(blocks_of(update), bounds)
+        except Refused as refused:
+            raise Refused(refused.code, f"{path}: {refused.message}") from refused
+        summed = algorithm.fold.add(summed, blocks_of(update), weight)
+    aggregate = algorithm.fold.done(summed)
+    found = digest(aggregate.mean)
+    return found, *algorithm.step(params, state, aggregate)
+
+
+def _pieces(path: Path) -> Iterator[memoryview]:
+    with path.open("rb") as file:
+        while piece := file.read(BLOCK):
+            yield memoryview(piece)
