@@ -18,6 +18,8 @@ from fedclave.engine.events import Event
 from fedclave.errors import Code
 from fedclave.plan import Plan
 from fedclave.trust import records, signing
+from fedclave.trust.checkpoint import origin_of
+from fedclave.trust.heads import Shown
 from fedclave.trust.judgement import Word
 from fedclave.trust.log import Log
 from fedclave.trust.log_files import Reader
@@ -59,7 +61,7 @@ class Ledger:
         if not path.exists():
             signing.save(path, signing.generate())
         folder = workspace.logs / FOLDER
-        log = Log(folder, signing.load(path), f"fedclave/{plan.name}")
+        log = Log(folder, signing.load(path), origin_of(plan.name))
         return cls(log, plan, terms, own, _last_round(folder, plan.digest))
 
     def begin(self, workspace: Workspace, terms: "Terms", clock: Callable[[], datetime]) -> None:
@@ -142,6 +144,10 @@ class Ledger:
         )
         self._last = record["round"]
         self._log.checkpoint()
+
+    def shown(self, seen: int) -> Shown:
+        """What a member is shown that has seen so many entries (``Log.shown``)."""
+        return self._log.shown(seen)
 
     def close(self) -> None:
         """Sign the last head, and let another process have the log."""

@@ -34,6 +34,7 @@ from fedclave.transport.grpc.server import Server, Service
 from fedclave.trust.attesting import Side
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors, Member, admit
+from fedclave.trust.heads import Heads
 from fedclave.trust.names import Role
 from fedclave.workspace import assemble
 from fedclave.workspace.layout import Workspace
@@ -140,11 +141,12 @@ async def aggregate(party: Party, listen: str, *, allow_simulated: bool = False)
         anchors = Anchors.read(workspace.cert)
         usher, ledger = None, None
         if side is not None:
-            usher, own = await attesting.usher(party, side)
+            own = await attesting.own_word(party, side)
             ledger = auditing.Ledger.open(workspace, plan, side.terms, own)
             stack.callback(ledger.close)
             ledger.begin(workspace, side.terms, party.clock)
             events.listen(ledger.take)
+            usher = attesting.usher(party, side, ledger.shown)
         door = Door(
             anchors=anchors,
             members=members,
@@ -217,7 +219,7 @@ def connector(party: Party, address: str, side: Side | None) -> Connect:
 
     Where the plan knows attestation, both ends have attested before anybody uses the channel.
     """
-    cert = party.workspace.cert
+    cert, heads = party.workspace.cert, Heads(party.workspace.heads(party.name))
 
     async def connect() -> Connection:
         identity = Credentials.read(cert, party.name)
@@ -234,7 +236,12 @@ def connector(party: Party, address: str, side: Side | None) -> Connect:
 
         async def once() -> float:
             standing, again_s = await attest(
-                opened.channel, side, address=address, server=opened.leaf, own=identity.leaf
+                opened.channel,
+                side,
+                heads,
+                address=address,
+                server=opened.leaf,
+                own=identity.leaf,
             )
             party.tell("attested", peer=AGGREGATOR, **standing.facts())
             return again_s

@@ -31,8 +31,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedclave.errors import Bug, Refused, Unavailable
 from fedclave.tensors import sync_folder
-from fedclave.trust import checkpoint, files, merkle
+from fedclave.trust import checkpoint, files, heads, merkle
 from fedclave.trust.checkpoint import Head
+from fedclave.trust.heads import Peer, Shown
 from fedclave.trust.log_files import (
     CHECKPOINT,
     END,
@@ -127,6 +128,17 @@ class Log:
         """The signed head (``checkpoint.verified``) over all entries, and durable as such."""
         with self._turn:
             return self._sign()
+
+    def shown(self, seen: int) -> Shown:
+        """The head over all entries, for whoever has seen one of ``seen`` entries (0: none).
+
+        If that is more than there are, nothing proves anything: who asked has to judge.
+        """
+        note = self.checkpoint()
+        size = checkpoint.parse(note).claimed.size
+        growth = self.consistency(seen, size) if 0 < seen <= size else []
+        peer = Peer(origin=self.origin, key=self._key.public_key())
+        return Shown(head=heads.show(note, peer), growth=tuple(growth))
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """The proof that entry ``index`` is among the first ``size``."""
