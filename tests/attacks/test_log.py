@@ -150,7 +150,7 @@ def test_two_heads_for_two_parties_show_as_soon_as_these_compare(
             accept(member, kept, 0)
     told = bernd.seen(ORIGIN)
     assert told is not None
-    found = refused(lambda: anna.compare(told.shown, ORIGIN, [], NOW))
+    found = refused(lambda: anna.compare(told.note, ORIGIN, [], since=10, now=NOW))
     assert found.code is Code.LOG_FORK
     assert anna.evidence(ORIGIN) is not None
 

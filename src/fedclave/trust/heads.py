@@ -142,12 +142,7 @@ class Heads:
         ``Unavailable`` if another process has meanwhile seen more.
         """
         with self._locked():
-            given, known = _of(read(shown), origin), self.seen(origin)
-            if (0 if known is None else known.head.size) != since:
-                raise Unavailable(
-                    f"another process of this party has meanwhile seen a newer head of {origin!r}."
-                    " Ask for one again"
-                )
+            given, known = _of(read(shown), origin), self._since(origin, since)
             if known is None:
                 if growth:
                     raise Refused(
@@ -169,28 +164,37 @@ class Heads:
                 files.write(self._path(origin, "head"), shown)
             return given
 
-    def compare(self, shown: bytes, origin: str, growth: Sequence[bytes], now: datetime) -> Seen:
+    def compare(
+        self, note: bytes, origin: str, growth: Sequence[bytes], *, since: int, now: datetime
+    ) -> Head:
         """Judge a head of a log as somebody else has seen it: is it of the same history?
 
-        ``growth`` is from the smaller to the larger of it and ``seen``. Nothing is remembered but
+        The key is the one that this party knows. ``growth`` is from the smaller to the larger
+        of it and the newest that was seen, of ``since`` entries. Nothing is remembered but
         evidence. Raises ``Refused``; ``UserError`` if no head of that log was seen.
         """
         with self._locked():
-            given, known = _of(read(shown), origin), self.seen(origin)
-            if known is None:
-                raise UserError(
-                    f"this party has seen no head of {origin!r} yet to compare it with. It sees one"
-                    " when it attests with the log's party"
-                )
-            self._require_key(given, known)
+            if (known := self._since(origin, since)) is None:
+                raise UserError(f"no head of {origin!r} was seen yet to compare this one with")
+            peer = known.peer
+            given = Seen(peer=peer, note=note, head=checkpoint.verified(note, origin, peer.key))
             older, newer = sorted((known, given), key=lambda one: one.head.size)  # stable
             self._follow(older, newer, growth, now)
-            return given
+            return given.head
 
     def evidence(self, origin: str) -> Path | None:
         """The file with two heads that contradict each other, if there are such."""
         path = self._path(origin, "split.json")
         return path if path.exists() else None
+
+    def _since(self, origin: str, since: int) -> Seen | None:
+        known = self.seen(origin)
+        if (0 if known is None else known.head.size) != since:
+            raise Unavailable(
+                f"another process of this party has meanwhile seen a newer head of {origin!r}. Run"
+                " this again"
+            )
+        return known
 
     def _require_key(self, given: Seen, known: Seen) -> None:
         if given.peer.line != known.peer.line:

@@ -51,8 +51,8 @@ def accept(memory: Heads, shown: bytes, growth: list[bytes], since: int = 5) -> 
     return memory.accept(shown, ORIGIN, growth, since=since, now=NOW)
 
 
-def compare(memory: Heads, shown: bytes, growth: list[bytes]) -> Seen:
-    return memory.compare(shown, ORIGIN, growth, NOW)
+def compare(memory: Heads, note: bytes, growth: list[bytes], since: int = 5) -> Head:
+    return memory.compare(note, ORIGIN, growth, since=since, now=NOW)
 
 
 def failed(call: object, *arguments: object) -> FedclaveError:
@@ -89,7 +89,7 @@ def test_the_first_head_is_taken_and_remembered_with_its_key(memory: Heads) -> N
 def test_nothing_is_known_of_a_log_that_was_not_seen(tmp_path: Path) -> None:
     kept = Heads(tmp_path)
     assert (kept.seen(ORIGIN), kept.evidence(ORIGIN)) == (None, None)
-    assert "has seen no head" in str(failed(compare, kept, TRUE.shown(5), []))
+    assert "no head of" in str(failed(compare, kept, TRUE.note(5), [], 0))
     found = refused(accept, kept, TRUE.shown(5), TRUE.growth(3, 5), 0)
     assert (found.code, kept.seen(ORIGIN)) == (Code.LOG_PROOF, None)
 
@@ -130,8 +130,8 @@ def test_two_heads_of_one_size_are_a_split_view_until_a_person_has_looked(memory
     path = memory.evidence(ORIGIN)
     assert path is not None and str(path) in found.message
     assert heads.verify_evidence(path.read_bytes(), PEER) == (TRUE.head(5), FALSE.head(5))
-    for call in (accept, compare):
-        again = refused(call, memory, TRUE.shown(7), TRUE.growth(5, 7))
+    for call, given in ((accept, TRUE.shown(7)), (compare, TRUE.note(7))):
+        again = refused(call, memory, given, TRUE.growth(5, 7))
         assert again.code is Code.LOG_FORK
     assert refused(memory.seen, ORIGIN).code is Code.LOG_FORK, "nobody is even asked"
     assert "moved that file away" in again.message
@@ -147,10 +147,11 @@ def test_one_logs_split_does_not_stop_another_log(memory: Heads) -> None:
 
 
 def test_a_head_by_another_key_or_of_another_log_is_refused(memory: Heads) -> None:
-    for shown in (TRUE.shown(7, OTHER), TRUE.shown(7, KEY, "example.org/other")):
-        found = refused(accept, memory, shown, TRUE.growth(5, 7))
+    for lie in ((7, OTHER), (7, KEY, "example.org/other")):
+        found = refused(accept, memory, TRUE.shown(*lie), TRUE.growth(5, 7))
         assert found.code is Code.BAD_SIGNATURE
-        assert refused(compare, memory, shown, TRUE.growth(5, 7)).code is Code.BAD_SIGNATURE
+        found = refused(compare, memory, TRUE.note(*lie), TRUE.growth(5, 7))
+        assert found.code is Code.BAD_SIGNATURE
     assert list(memory.folder.glob("*.json")) == []
     assert known(memory) == TRUE.head(5)
 
@@ -171,16 +172,17 @@ def test_what_another_process_has_meanwhile_seen_is_no_accusation(memory: Heads)
     accept(memory, TRUE.shown(9), TRUE.growth(5, 9))
     assert isinstance(failed(accept, memory, TRUE.shown(7), TRUE.growth(5, 7)), Unavailable)
     assert isinstance(failed(accept, memory, TRUE.shown(7), [], 0), Unavailable)
+    assert isinstance(failed(compare, memory, TRUE.note(3), TRUE.growth(3, 5)), Unavailable)
     assert known(memory) == TRUE.head(9)
 
 
 def test_what_others_saw_is_compared_in_both_directions_and_not_remembered(memory: Heads) -> None:
-    compare(memory, TRUE.shown(3), TRUE.growth(3, 5))
-    compare(memory, TRUE.shown(5), [])
-    compare(memory, TRUE.shown(9), TRUE.growth(5, 9))
+    compare(memory, TRUE.note(3), TRUE.growth(3, 5))
+    compare(memory, TRUE.note(5), [])
+    compare(memory, TRUE.note(9), TRUE.growth(5, 9))
     assert known(memory) == TRUE.head(5)
-    assert refused(compare, memory, FALSE.shown(9), []).code is Code.LOG_PROOF
-    assert refused(compare, memory, FALSE.shown(5), []).code is Code.LOG_FORK
+    assert refused(compare, memory, FALSE.note(9), []).code is Code.LOG_PROOF
+    assert refused(compare, memory, FALSE.note(5), []).code is Code.LOG_FORK
 
 
 def test_a_damaged_file_of_ones_own_is_named_and_accuses_nobody(memory: Heads) -> None:
