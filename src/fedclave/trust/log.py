@@ -192,7 +192,7 @@ class Log:
         """The tree over all whole entries, and where they end. The steps are those above."""
         self._remember()
         os.fsync(self._files.entries)  # a killed process may have left it to the system
-        known = max(self._files.begun(), self._head.size)
+        begun = self._files.begun()
         grown, end = self._believed()
         pending: list[bytes] = []
         at = waiting = tree_bytes(grown.size)
@@ -204,10 +204,17 @@ class Log:
             if waiting - at >= _BATCH:
                 _write_at(self._files.tree, b"".join(pending), at)
                 pending, at = [], waiting
-        if grown.size < known:
+        if grown.size < self._head.size:
             raise damaged(
                 self.folder / ENTRIES,
-                f"entry {grown.size}, at byte {end}, is missing or changed; {known} were there",
+                f"entry {grown.size}, at byte {end}, is missing or changed; the head that was"
+                f" signed has {self._head.size}",
+            )
+        if grown.size < begun:
+            raise damaged(
+                self.folder,
+                f"{ENTRIES} has {grown.size} whole entries, up to byte {end}, and {TREE} something"
+                f" of {begun}: one of these two files is not as it was written",
             )
         _write_at(self._files.tree, b"".join(pending), at)
         os.ftruncate(self._files.entries, end)
