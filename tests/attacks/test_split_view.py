@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.support.false_aggregator import Show, false_aggregator
 from tests.support.federation import Federation, Party, federation
 from tests.support.split_view import (
     ORIGIN,
@@ -25,7 +27,8 @@ from tests.support.split_view import (
     twin,
 )
 
-from fedclave.trust import heads
+from fedclave.trust import checkpoint, claims, heads, merkle, ratls, signing
+from fedclave.trust.checkpoint import Head
 from fedclave.trust.log_files import Reader
 from fedclave.workspace.layout import Workspace
 
@@ -218,6 +221,61 @@ def test_what_a_member_has_seen_grows_with_the_run_and_survives_kill_9(tmp_path:
             last = seen(fed, "anna")
             assert last is not None
             assert log.verify(last.peer.key).size >= last.head.size
+
+
+def test_a_head_that_proves_nothing_is_refused_and_nothing_else_is_sent(fed: Federation) -> None:
+    key, other = signing.generate(), signing.generate()
+    peer = heads.Peer(origin=ORIGIN, key=key.public_key())
+
+    def head(number: int, by: Ed25519PrivateKey = key, origin: str = ORIGIN) -> bytes:
+        root = merkle.root([merkle.leaf_hash(b"x")] * number)
+        return checkpoint.sign(Head(origin=origin, size=number, root=root), by)
+
+    elsewhere = heads.Peer(origin="fedclave/other", key=key.public_key())
+    lies: list[tuple[str, Show]] = [
+        ("log-proof", Show(b"")),
+        ("malformed", Show(b"garbage")),
+        ("malformed", Show(head(3))),
+        ("malformed", Show(heads.show(head(3), peer) + bytes(9000))),
+        ("bad-signature", Show(heads.show(head(3, other), peer))),
+        ("bad-signature", Show(heads.show(head(3, origin=elsewhere.origin), elsewhere))),
+        ("log-proof", Show(heads.show(head(3), peer), (bytes(32),))),
+    ]
+    grown: list[tuple[str, Show]] = [
+        ("log-proof", Show(heads.show(head(9), peer))),
+        ("log-proof", Show(heads.show(head(9), peer), (bytes(32),) * 10_000)),
+        ("log-proof", Show(heads.show(head(9), peer), (bytes(10**6),))),
+        ("log-older", Show(heads.show(head(2), peer))),
+    ]
+    with false_aggregator(fed) as liar:
+        for code, shown in lies:
+            liar.say = lambda seen, shown=shown: shown  # type: ignore[misc]
+            assert ping(fed, "anna", liar.address) == code
+            assert seen(fed, "anna") is None
+        liar.say = lambda seen: Show(heads.show(head(3), peer))
+        assert ping(fed, "anna", liar.address) == "unavailable", "she believed it, and went on"
+        for code, shown in grown:
+            liar.say = lambda seen, shown=shown: shown  # type: ignore[misc]
+            assert ping(fed, "anna", liar.address) == code
+        assert size(fed, "anna") == 3
+        kinds = [one.WhichOneof("body") for one in liar.heard]
+        assert kinds == [*["refusal"] * len(lies), "evidence", *["refusal"] * len(grown)]
+
+
+def test_a_member_that_proves_itself_proves_which_head_it_was_shown(tmp_path: Path) -> None:
+    both = ("aggregator", "collaborators")
+    with (
+        federation(tmp_path / "ws", proving=both, members=MEMBERS) as fed,
+        false_aggregator(fed) as liar,
+    ):
+        key = signing.generate()
+        head = Head(origin=ORIGIN, size=0, root=merkle.EMPTY)
+        peer = heads.Peer(origin=ORIGIN, key=key.public_key())
+        shown = heads.show(checkpoint.sign(head, key), peer)
+        liar.say = lambda seen: Show(shown)
+        assert ping(fed, "anna", liar.address) == "unavailable"
+        _, said = ratls.decode(liar.heard[0].evidence.evidence)
+        assert claims.decode(said).checkpoint == shown
 
 
 def test_a_damaged_memory_of_ones_own_stops_the_member_and_is_named(fed: Federation) -> None:

@@ -86,8 +86,8 @@ def ping(fed: Federation, name: str, address: str = "") -> str:
     code, said = fx(fed, "collaborator", "ping", *where)
     if code == 0:
         return "good"
-    assert code == 3, said
-    return str(said["error"]["code"])
+    assert code in (3, 4), said
+    return str(said["error"]["code"] or said["error"]["kind"])
 
 
 def _heads(fed: Federation, name: str) -> Heads:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fedclave.cli.audit import FOLDER
 from fedclave.engine.events import Event
-from fedclave.errors import Code
+from fedclave.errors import Code, Refused, UserError
 from fedclave.plan import Plan
 from fedclave.trust import records, signing
 from fedclave.trust.checkpoint import origin_of
@@ -146,8 +146,14 @@ class Ledger:
         self._log.checkpoint()
 
     def shown(self, seen: int) -> Shown:
-        """What a member is shown that has seen so many entries (``Log.shown``)."""
-        return self._log.shown(seen)
+        """What a member is shown that has seen so many entries (``Log.shown``).
+
+        ``UserError``: the log here is damaged, which is the operator's to hear.
+        """
+        try:
+            return self._log.shown(seen)
+        except Refused as error:
+            raise UserError(error.message) from error
 
     def close(self) -> None:
         """Sign the last head, and let another process have the log."""

@@ -8,6 +8,7 @@ Quotes are made and judged in threads: neither holds up the loop.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,9 @@ from fedclave.trust.sessions import Sessions
 
 DEADLINE_S = 30.0
 """For a whole attestation."""
+
+HEARD_S = 2.0
+"""How long the aggregator has to take notice that it was refused."""
 
 LEAST_PAUSE_S = 1.0
 """Between two attestations on one channel, whatever the other side says."""
@@ -203,6 +207,8 @@ async def _attest(call: Any, side: Side, heads: Heads, ends: Channel) -> tuple[S
     except Refused as refused:
         await call.write(pb.AttestUp(refusal=frames.refusal(refused)))
         await call.done_writing()
+        with suppress(TimeoutError):  # a call that is cancelled at once takes the refusal with it
+            await asyncio.wait_for(call.code(), HEARD_S)
         raise
     evidence = await asyncio.to_thread(side.prove, ends, nonces, head)
     await call.write(pb.AttestUp(evidence=pb.Evidence(evidence=evidence)))
