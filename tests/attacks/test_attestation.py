@@ -218,6 +218,10 @@ FORGED: dict[str, tuple[str, Callable[[Mallory, bytes, pb.Evidence], bytes]]] = 
         "ATT-POLICY",
         lambda m, a, t: m.evidence(replace(m.claims(a, t.nonce), policy="0" * 64)),
     ),
+    "naming another head of the log than was shown": (
+        "log-fork",
+        lambda m, a, t: m.evidence(replace(m.claims(a, t.nonce), checkpoint=b"another")),
+    ),
     "of changed code": (
         "ATT-MRENCLAVE",
         lambda m, a, t: m.evidence(m.claims(a, t.nonce), measurement=bytes(32)),

@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedclave.errors import Code, Refused
-from fedclave.trust import checkpoint, log_files, log_proof, merkle
+from fedclave.trust import checkpoint, heads, log_files, log_proof, merkle
 from fedclave.trust.heads import Heads, Peer
 from fedclave.trust.log import Log
 from fedclave.trust.log_files import Reader
@@ -49,6 +49,12 @@ def audit(folder: Path) -> object:
 
 def reopen(folder: Path) -> None:
     Log(folder, KEY, ORIGIN).close()
+
+
+def accept(seen: Heads, log: Log, since: int) -> int:
+    """Have a party see what a log shows; returns the size of it."""
+    shown = log.shown(since)
+    return seen.accept(shown.head, ORIGIN, shown.growth, since=since, now=NOW).head.size
 
 
 def proof_of(folder: Path, index: int) -> LogProof:
@@ -124,15 +130,14 @@ def test_a_log_that_rewrites_history_is_refused_by_whoever_saw_it(
 ) -> None:
     seen = Heads(tmp_path / "seen")
     with Log(folder, KEY, ORIGIN) as kept:
-        seen.accept(kept.checkpoint(), PEER, [], NOW)
+        accept(seen, kept, 0)
     more = [b"more %d" % number for number in range(5)]
     with Log(
         write(tmp_path / "anew", [*ENTRIES[:3], b"x", *ENTRIES[4:], *more]), KEY, ORIGIN
     ) as lie:
-        note, proof = lie.checkpoint(), lie.consistency(10, 15)
-    assert refused(lambda: seen.accept(note, PEER, proof, NOW)).code is Code.LOG_PROOF
+        assert refused(lambda: accept(seen, lie, 10)).code is Code.LOG_PROOF
     with Log(write(folder, more), KEY, ORIGIN) as kept:
-        assert seen.accept(kept.checkpoint(), PEER, kept.consistency(10, 15), NOW).size == 15
+        assert accept(seen, kept, 10) == 15
 
 
 def test_two_heads_for_two_parties_show_as_soon_as_these_compare(
@@ -140,19 +145,23 @@ def test_two_heads_for_two_parties_show_as_soon_as_these_compare(
 ) -> None:
     other = write(tmp_path / "other", [*ENTRIES[:-1], b"for bernd"])
     anna, bernd = Heads(tmp_path / "anna"), Heads(tmp_path / "bernd")
-    anna.accept((folder / "checkpoint").read_bytes(), PEER, [], NOW)
-    bernd.accept((other / "checkpoint").read_bytes(), PEER, [], NOW)
-    found = refused(lambda: anna.compare(bernd.note(PEER), PEER, [], NOW))
+    for member, shown in ((anna, folder), (bernd, other)):
+        with Log(shown, KEY, ORIGIN) as kept:
+            accept(member, kept, 0)
+    told = bernd.seen(ORIGIN)
+    assert told is not None
+    found = refused(lambda: anna.compare(told.note, ORIGIN, [], since=10, now=NOW))
     assert found.code is Code.LOG_FORK
-    assert anna.evidence(PEER) is not None
+    assert anna.evidence(ORIGIN) is not None
 
 
 def test_a_replayed_smaller_head_is_refused(folder: Path, tmp_path: Path) -> None:
     old = (folder / "checkpoint").read_bytes()
     seen = Heads(tmp_path / "seen")
     with Log(write(folder, [b"eleven"]), KEY, ORIGIN) as kept:
-        seen.accept(kept.checkpoint(), PEER, [], NOW)
-    assert refused(lambda: seen.accept(old, PEER, [], NOW)).code is Code.LOG_OLDER
+        accept(seen, kept, 0)
+    replay = lambda: seen.accept(heads.show(old, PEER), ORIGIN, [], since=11, now=NOW)  # noqa: E731
+    assert refused(replay).code is Code.LOG_OLDER
 
 
 def test_a_forged_head_and_one_of_another_origin_are_refused(folder: Path) -> None:

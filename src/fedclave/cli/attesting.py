@@ -27,6 +27,7 @@ from fedclave.trust.collateral_store import Store
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.dcap import DcapJudge
 from fedclave.trust.gate import SignedContract, Standing
+from fedclave.trust.heads import Shown
 from fedclave.trust.judgement import Word
 from fedclave.trust.names import Role
 from fedclave.trust.policy_file import SignedPolicy
@@ -152,14 +153,19 @@ def _attester(
     return SimulatedAttester(service.socket, measured.digest)
 
 
-async def usher(party: "Party", own: Side) -> tuple[Usher, Word]:
-    """The aggregator's part in ``Attest``, and how it stands itself, of which it tells."""
+async def own_word(party: "Party", own: Side) -> Word:
+    """How the aggregator stands itself, of which it tells."""
     leaf = Credentials.read(party.workspace.cert, party.name).leaf
     standing = await asyncio.to_thread(_rehearsed, own, attesting.key_hash(leaf))
     word = standing.verdict.word
     party.tell("attestation", **standing.facts())
-    usher = Usher(own, Sessions(), lambda: Credentials.read(party.workspace.cert, party.name).leaf)
-    return usher, word
+    return word
+
+
+def usher(party: "Party", own: Side, log: Callable[[int], Shown]) -> Usher:
+    """The aggregator's part in ``Attest``; ``log`` shows its log's head (``Log.shown``)."""
+    cert = party.workspace.cert
+    return Usher(own, Sessions(), lambda: Credentials.read(cert, party.name).leaf, log)
 
 
 def asked(

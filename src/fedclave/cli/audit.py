@@ -201,7 +201,7 @@ def _verify_proof(file: Path, key: "Ed25519PublicKey", as_json: bool) -> None:
     lines = [
         f"VERIFIED: this is entry {proof.index} of {head.size}.",
         "",
-        *console.rows({"kind": shown["kind"], **shown["record"]}),
+        *console.rows({"kind": shown["kind"], **_plain(shown["record"])}),
         "",
         *console.rows(_head(head)),
     ]
@@ -261,6 +261,27 @@ def _shown(index: int, entry: bytes) -> dict[str, Any]:
         return {"index": index, "kind": "unknown", "says": says, "record": {}}
     fields = canonical.decode(entry)
     return {"index": index, "kind": fields.pop("type"), "says": _gist(record), "record": fields}
+
+
+def _plain(record: dict[str, Any]) -> dict[str, str]:
+    """A record's fields for people: lists on one line, a row for each member of a round."""
+    rows: dict[str, str] = {}
+    for name, value in record.items():
+        if name == "members":
+            for one in value:
+                said = (f"{key} {_text(it)}" for key, it in one.items() if key != "name")
+                rows[f"member {one['name']}"] = ", ".join(said)
+        else:
+            rows[name] = _text(value)
+    return rows
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(one)}" for key, one in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 def _gist(record: "Record") -> str:

@@ -17,9 +17,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedclave.cli.audit import FOLDER
 from fedclave.engine.events import Event
-from fedclave.errors import Code
+from fedclave.errors import Code, Refused, UserError
 from fedclave.plan import Plan
 from fedclave.trust import records, signing
+from fedclave.trust.checkpoint import origin_of
+from fedclave.trust.heads import Shown
 from fedclave.trust.judgement import Word
 from fedclave.trust.log import Log
 from fedclave.trust.log_files import Reader
@@ -65,7 +67,7 @@ class Ledger:
     def open(cls, workspace: Workspace, plan: Plan, terms: "Terms", own: Word) -> Self:
         """The log of a workspace; its key is made when it is first needed."""
         folder = workspace.logs / FOLDER
-        log = Log(folder, log_key(workspace), f"fedclave/{plan.name}")
+        log = Log(folder, log_key(workspace), origin_of(plan.name))
         return cls(log, plan, terms, own, _last_round(folder, plan.digest))
 
     def begin(self, workspace: Workspace, terms: "Terms", clock: Callable[[], datetime]) -> None:
@@ -153,6 +155,16 @@ class Ledger:
         """A secret that came here, and opened."""
         self._write(record)
         self._log.checkpoint()
+
+    def shown(self, seen: int) -> Shown:
+        """What a member is shown that has seen so many entries (``Log.shown``).
+
+        ``UserError``: the log here is damaged, which is the operator's to hear.
+        """
+        try:
+            return self._log.shown(seen)
+        except Refused as error:
+            raise UserError(error.message) from error
 
     def close(self) -> None:
         """Sign the last head, and let another process have the log."""

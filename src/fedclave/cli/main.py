@@ -27,6 +27,7 @@ from fedclave.cli import (
     aggregator,
     attest,
     audit,
+    audit_heads,
     ca,
     collaborator,
     console,
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 for _noun in (workspace, plan, ca, aggregator, collaborator, data, model, attest, audit):
     app.add_typer(_noun.app)
+audit_heads.add_to(audit.app)
 invite.add_to(app)
 join.add_to(app)
 demo.add_to(app)

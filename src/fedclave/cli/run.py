@@ -36,6 +36,7 @@ from fedclave.transport.grpc.server import Server, Service
 from fedclave.trust.attesting import Side
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors, Member, admit
+from fedclave.trust.heads import Heads
 from fedclave.trust.judgement import Word
 from fedclave.trust.names import Role
 from fedclave.workspace import assemble, initial
@@ -166,22 +167,22 @@ async def aggregate(
         anchors = Anchors.read(workspace.cert)
         usher, ledger, own = None, None, Word.NOT_ATTESTED
         if side is not None:
-            usher, own = await attesting.usher(party, side)
+            own = await attesting.own_word(party, side)
             ledger = auditing.Ledger.open(workspace, plan, side.terms, own)
             stack.callback(ledger.close)
             ledger.begin(workspace, side.terms, party.clock)
             events.listen(ledger.take)
+            usher = attesting.usher(party, side, ledger.shown)
         over = None
         if side is not None and recipient is not None:
             over = sealing.sealed_final(workspace, side.terms)
-        if over is None and store.latest() is None:
-            if side is not None and ledger is not None and initial.is_sealed(plan):
-                begun = partial(_begun, plan, store)
-                await releasing.initial_model(
-                    party, side, own, release_listen, begun, ledger.released
-                )
-            else:
-                _begun(plan, store, _initial(workspace))
+        begun = partial(_begun, plan, store)
+        if over is not None or store.latest() is not None:
+            pass  # it goes on, or is over
+        elif side is not None and ledger is not None and initial.is_sealed(plan):
+            await releasing.initial_model(party, side, own, release_listen, begun, ledger.released)
+        else:
+            begun(_initial(workspace))
         door = Door(
             anchors=anchors,
             members=members,
@@ -283,7 +284,7 @@ def connector(party: Party, address: str, side: Side | None) -> Connect:
 
     Where the plan knows attestation, both ends have attested before anybody uses the channel.
     """
-    cert = party.workspace.cert
+    cert, heads = party.workspace.cert, Heads(party.workspace.heads(party.name))
 
     async def connect() -> Connection:
         identity = Credentials.read(cert, party.name)
@@ -300,7 +301,12 @@ def connector(party: Party, address: str, side: Side | None) -> Connect:
 
         async def once() -> float:
             standing, again_s = await attest(
-                opened.channel, side, address=address, server=opened.leaf, own=identity.leaf
+                opened.channel,
+                side,
+                heads,
+                address=address,
+                server=opened.leaf,
+                own=identity.leaf,
             )
             party.tell("attested", peer=AGGREGATOR, **standing.facts())
             return again_s

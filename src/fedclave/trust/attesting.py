@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """``fl-attest/1``: two ends of a TLS channel prove to each other what they run, or say they cannot.
 
-    member      -> aggregator   challenge: nonce, contract, policy, the aggregator's TLS key
-    member      <- aggregator   evidence over both nonces and both keys; the aggregator's nonce
+    member      -> aggregator   challenge: nonce, contract, policy, the aggregator's TLS key; how
+                                large the aggregator's log was when the member last saw it
+    member      <- aggregator   evidence over both nonces, both keys and the head of its log; the
+                                aggregator's nonce; the proof that this log only grew (``heads``)
     member      -> aggregator   evidence likewise
     member      <- aggregator   how the member stands, and until when
 
@@ -101,8 +103,11 @@ class Side:
     """Secrets for this process are sealed to it (``releasing``)."""
     now: Callable[[], datetime]
 
-    def prove(self, channel: Channel, nonces: Nonces) -> bytes:
-        """Evidence for the other end; empty if this side has no TEE."""
+    def prove(self, channel: Channel, nonces: Nonces, head: bytes = b"") -> bytes:
+        """Evidence for the other end; empty if this side has no TEE.
+
+        ``head`` is the newest one of the aggregator's log, with its key (``heads.show``).
+        """
         if self.attester is None:
             return b""
         said = claims.encode(
@@ -118,7 +123,7 @@ class Side:
                 own_nonce=nonces.asked,
                 time=self.now(),
                 hpke_key=self.pair.public,
-                checkpoint=b"",
+                checkpoint=head,
             )
         )
         return ratls.encode(self.attester.evidence(claims.report_data(said)), said)

@@ -73,6 +73,11 @@ class Note:
     signatures: tuple[Signature, ...]
 
 
+def origin_of(federation: str) -> str:
+    """What the log of a federation's aggregator is called."""
+    return f"fedclave/{federation}"
+
+
 def sign(head: Head, key: Ed25519PrivateKey) -> bytes:
     """The head, signed by its log's key."""
     value = _id(head.origin, key.public_key()) + key.sign(head.text)
@@ -134,6 +139,21 @@ def verifier_key(origin: str, key: Ed25519PublicKey) -> str:
     """A log's name and public key in one line, as other tools for signed notes take it."""
     public = base64.b64encode(_ED25519 + _raw(key)).decode()
     return f"{origin}+{_id(origin, key).hex()}+{public}"
+
+
+def parse_verifier_key(line: str) -> tuple[str, Ed25519PublicKey]:
+    """The name and the public key in such a line. Raises ``Refused(MALFORMED)``."""
+    origin, _, rest = line.partition("+")
+    try:
+        raw = _bytes(rest.partition("+")[2])
+        key = Ed25519PublicKey.from_public_bytes(raw.removeprefix(_ED25519))
+        if not _NAME.fullmatch(origin) or verifier_key(origin, key) != line:
+            raise ValueError("expected a name, a key id and an Ed25519 key, with a plus between")
+    except ValueError as error:
+        raise Refused(
+            Code.MALFORMED, f"{line!r:.80} is not a log's public key: {error}. Get it again"
+        ) from error
+    return origin, key
 
 
 def _signatures(text: str) -> tuple[Signature, ...]:

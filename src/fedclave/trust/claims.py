@@ -17,7 +17,8 @@ canonical form (``cbor``). ``pubkey-hash`` and ``nonce`` are that specification'
     fedclave-nonce        32 bytes: the challenge that its maker gave
     fedclave-time         when, by its maker's clock: 2026-11-22T12:00:00Z
     fedclave-hpke-key     32 or 1248 bytes: public key that secrets for it are sealed to (release)
-    fedclave-checkpoint   the head of the log that its maker has seen; may be empty
+    fedclave-checkpoint   the newest head of the aggregator's log that its maker knows, with the
+                          log's key (``heads.show``); empty if it knows none
 
 The first 32 bytes of the quote's report data are the SHA-256 of these bytes, the others zero.
 ``decode`` says that claims are well formed; ``check_report_data`` that they are the quote's;

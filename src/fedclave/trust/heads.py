@@ -1,34 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a party remembers of other parties' logs: of each, the newest head that it believed.
+"""What a party remembers of other parties' logs: of each, its key and the newest head it believed.
 
-A log may only grow. The first head of a log is taken as it is; after that
+A log may only grow. Its first head is taken as it is, and the key that signed it is kept; after
+that
 
-    1   it must be signed by the log's key                              BAD_SIGNATURE
+    1   the same key must have signed it                                BAD_SIGNATURE
     2   it must not be smaller than what was seen                       LOG_OLDER
     3   of the same size, it must be the same                           LOG_FORK
     4   if larger, the log must prove that it only grew                 LOG_PROOF
 
 Step 3 is a split view: two heads that one key signed and that no one log has. Both are kept, as
 evidence for everybody who has the log's public key, and nothing of that log is believed any more
-until a person has looked. A proof that fails at step 4 accuses nobody, as it may have been damaged
-on its way; it is kept as well, the newest one for each log.
+until a person has looked, and moved their file away. What fails at step 2 or 4 proves nothing to
+others, as a proof may have been damaged on its way; the newest such heads are kept as well.
+
+    HASH.head            the newest head of a log, with its key (``show``)
+    HASH.split.json      step 3: two heads; the log is not believed while this lies here
+    HASH.older.json      step 2, HASH.unproven.json step 4: likewise, for a person to look at
+
+HASH is of the log's origin.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from fedclave import canonical
-from fedclave.errors import Code, Refused
+from fedclave.errors import Code, Refused, Unavailable, UserError
 from fedclave.trust import checkpoint, files, merkle
 from fedclave.trust.checkpoint import Head
 
 EVIDENCE = "fedclave-log-heads/1"
 MAX_EVIDENCE = 32768  # bytes of its file
+MAX_GROWTH = 64  # hashes in a proof; a tree of merkle.MAX_SIZE leaves needs no more
+MAX_SHOWN = checkpoint.MAX_NOTE + 512  # bytes of a head with its key
+
+_KEYS = {"heads", "key", "proof", "time", "type"}
+_HASH = re.compile(r"[0-9a-f]{64}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +55,51 @@ class Peer:
     key: Ed25519PublicKey
 
     @property
-    def id(self) -> str:
-        """What its files here are called."""
-        line = checkpoint.verifier_key(self.origin, self.key)
-        return hashlib.sha256(line.encode()).hexdigest()[:32]
+    def line(self) -> str:
+        """Both in one line (``checkpoint.verifier_key``)."""
+        return checkpoint.verifier_key(self.origin, self.key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A head whose log's key signed it, and its bytes as that key signed them."""
+
+    peer: Peer
+    note: bytes
+    head: Head
+
+    @property
+    def shown(self) -> bytes:
+        """It with its key, for others."""
+        return show(self.note, self.peer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What a log shows to whoever has seen a smaller head of it."""
+
+    head: bytes
+    """Its newest one, with its key (``show``)."""
+    growth: tuple[bytes, ...]
+    """The proof that it has grown from there; empty where there is nothing to prove."""
+
+
+def show(note: bytes, peer: Peer) -> bytes:
+    """A signed head with its log's key: the line of ``checkpoint.verifier_key``, then the note."""
+    return peer.line.encode() + b"\n" + note
+
+
+def read(shown: bytes) -> Seen:
+    """A head that goes with its key. That key did sign it; whether it is the log's is not said.
+
+    Raises ``Refused``: MALFORMED or BAD_SIGNATURE.
+    """
+    if len(shown) > MAX_SHOWN:
+        raise Refused(Code.MALFORMED, f"a head of {len(shown)} bytes; {MAX_SHOWN} are read at most")
+    line, _, note = shown.partition(b"\n")
+    origin, key = checkpoint.parse_verifier_key(line.decode("ascii", "replace"))
+    head = checkpoint.verified(note, origin, key)
+    return Seen(peer=Peer(origin=origin, key=key), note=note, head=head)
 
 
 class Heads:
@@ -51,125 +108,146 @@ class Heads:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def seen(self, peer: Peer) -> Head | None:
-        """The newest head of a log that was believed: ask for a proof from its size."""
-        note = self._note(peer)
-        return None if note is None else checkpoint.verified(note, peer.origin, peer.key)
+    def seen(self, origin: str) -> Seen | None:
+        """The newest head of a log that was believed: ask for a proof from its size.
 
-    def note(self, peer: Peer) -> bytes:
-        """That head as it was signed, to show to others; empty if there is none."""
-        return self._note(peer) or b""
+        Raises ``Refused(LOG_FORK)`` if the log is not believed any more; ``UserError`` if the file
+        here is damaged.
+        """
+        self._require_whole(origin)
+        path = self._path(origin, "head")
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        try:
+            known = read(data)
+            if known.peer.origin != origin:
+                raise Refused(Code.MALFORMED, f"it is of the log {known.peer.origin!r}")
+        except Refused as error:
+            raise UserError(
+                f"{path} is damaged ({error.message}). It holds what this party has seen of the log"
+                f" {origin!r}: restore it from a copy. If there is none, compare the log's head"
+                " with another party, then move this file away: the next head is taken as it is"
+            ) from error
+        return known
 
-    def accept(self, note: bytes, peer: Peer, proof: Sequence[bytes], now: datetime) -> Head:
+    def accept(
+        self, shown: bytes, origin: str, growth: Sequence[bytes], *, since: int, now: datetime
+    ) -> Seen:
         """Believe a head that the log's own party shows, and remember it.
 
-        ``proof`` shows that the log has grown from ``seen`` to it; empty if there is none, or the
-        same. Raises ``Refused`` by the step that failed, and keeps the evidence.
+        ``growth`` proves that the log has grown from its head of ``since`` entries, the newest that
+        was seen (0: none). Raises ``Refused`` by the step that failed, and keeps the evidence;
+        ``Unavailable`` if another process has meanwhile seen more.
         """
-        files.private_folder(self.folder)
-        with files.locked(self.folder / "lock"):
-            self._require_whole(peer)
-            head = checkpoint.verified(note, peer.origin, peer.key)
-            before = self._note(peer)
-            if before is None:
-                if proof:
+        with self._locked():
+            given, known = _of(read(shown), origin), self._since(origin, since)
+            if known is None:
+                if growth:
                     raise Refused(
-                        Code.LOG_PROOF, f"a proof from a head of {peer.origin!r} that nobody saw"
+                        Code.LOG_PROOF, f"a proof from a head of {origin!r} that nobody saw"
                     )
-                files.write(self._path(peer), note)
-                return head
-            known = checkpoint.verified(before, peer.origin, peer.key)
-            if head.size < known.size:
+                files.write(self._path(origin, "head"), shown)
+                return given
+            self._require_key(given, known)  # 1
+            if given.head.size < known.head.size:  # 2
+                path = self._keep("older.json", (known, given), growth, now)
                 raise Refused(
                     Code.LOG_OLDER,
-                    f"{peer.origin!r} shows a log of {head.size} entries; it had {known.size}"
-                    " before. Its operator has to restore the newest copy",
+                    f"{origin!r} shows a log of {given.head.size} entries; it had"
+                    f" {known.head.size} before. Its operator has to restore the newest copy. Both"
+                    f" heads are kept in {path}",
                 )
-            self._follow((before, known), (note, head), proof, peer, now)
-            if head.size > known.size:
-                files.write(self._path(peer), note)
-            return head
+            self._follow(known, given, growth, now)  # 3, 4
+            if given.head.size > known.head.size:
+                files.write(self._path(origin, "head"), shown)
+            return given
 
-    def compare(self, note: bytes, peer: Peer, proof: Sequence[bytes], now: datetime) -> None:
+    def compare(
+        self, note: bytes, origin: str, growth: Sequence[bytes], *, since: int, now: datetime
+    ) -> Head:
         """Judge a head of a log as somebody else has seen it: is it of the same history?
 
-        ``proof`` is from the smaller to the larger of it and ``seen``. Nothing is remembered but
-        evidence. Raises ``Refused``; LOG_PROOF too if no head of that log was seen.
+        The key is the one that this party knows. ``growth`` is from the smaller to the larger
+        of it and the newest that was seen, of ``since`` entries. Nothing is remembered but
+        evidence. Raises ``Refused``; ``UserError`` if no head of that log was seen.
         """
-        files.private_folder(self.folder)
-        with files.locked(self.folder / "lock"):
-            self._require_whole(peer)
-            head = checkpoint.verified(note, peer.origin, peer.key)
-            if (before := self._note(peer)) is None:
-                raise Refused(
-                    Code.LOG_PROOF, f"no head of {peer.origin!r} was seen yet to compare it with"
-                )
-            known = checkpoint.verified(before, peer.origin, peer.key)
-            older, newer = sorted(
-                [(before, known), (note, head)], key=lambda one: one[1].size
-            )  # stable: of equal ones, what was seen comes first
-            self._follow(older, newer, proof, peer, now)
+        with self._locked():
+            if (known := self._since(origin, since)) is None:
+                raise UserError(f"no head of {origin!r} was seen yet to compare this one with")
+            peer = known.peer
+            given = Seen(peer=peer, note=note, head=checkpoint.verified(note, origin, peer.key))
+            older, newer = sorted((known, given), key=lambda one: one.head.size)  # stable
+            self._follow(older, newer, growth, now)
+            return given.head
 
-    def evidence(self, peer: Peer) -> Path | None:
+    def evidence(self, origin: str) -> Path | None:
         """The file with two heads that contradict each other, if there are such."""
-        path = self._path(peer, "split.json")
+        path = self._path(origin, "split.json")
         return path if path.exists() else None
 
-    def _follow(
-        self,
-        older: tuple[bytes, Head],
-        newer: tuple[bytes, Head],
-        proof: Sequence[bytes],
-        peer: Peer,
-        now: datetime,
-    ) -> None:
+    def _since(self, origin: str, since: int) -> Seen | None:
+        known = self.seen(origin)
+        if (0 if known is None else known.head.size) != since:
+            raise Unavailable(
+                f"another process of this party has meanwhile seen a newer head of {origin!r}. Run"
+                " this again"
+            )
+        return known
+
+    def _require_key(self, given: Seen, known: Seen) -> None:
+        if given.peer.line != known.peer.line:
+            path = self._path(known.peer.origin, "head")
+            raise Refused(
+                Code.BAD_SIGNATURE,
+                f"the key of this log is {given.peer.line}; this party knows it by"
+                f" {known.peer.line}. A log keeps its key: ask its operator and the other parties."
+                f" If it was begun anew and all agree, move {path} away",
+            )
+
+    def _follow(self, older: Seen, newer: Seen, growth: Sequence[bytes], now: datetime) -> None:
         """Steps 3 and 4."""
-        (_, old), (_, new) = older, newer
-        notes = (older[0], newer[0])
+        old, new, origin = older.head, newer.head, older.peer.origin
         if old.size == new.size and old.root != new.root:
-            path = self._keep("split.json", notes, (), peer, now)
-            raise _split(peer, path)
+            raise _split(origin, self._keep("split.json", (older, newer), (), now))
         try:
-            merkle.check_consistency((old.size, old.root), (new.size, new.root), proof)
+            if len(growth) > MAX_GROWTH:
+                raise Refused(Code.LOG_PROOF, f"a proof of more than {MAX_GROWTH} hashes")
+            merkle.check_consistency((old.size, old.root), (new.size, new.root), growth)
         except Refused as error:
-            path = self._keep("unproven.json", notes, proof, peer, now)
+            path = self._keep("unproven.json", (older, newer), growth, now)
             raise Refused(
                 error.code,
-                f"{peer.origin!r} does not show that its {new.size} entries begin with the"
-                f" {old.size} that were seen: {error.message}. Both heads are kept in {path}",
+                f"{origin!r} does not show that its {new.size} entries begin with the {old.size}"
+                f" that were seen: {error.message}. Both heads are kept in {path}",
             ) from error
 
     def _keep(
-        self,
-        name: str,
-        notes: tuple[bytes, bytes],
-        proof: Sequence[bytes],
-        peer: Peer,
-        now: datetime,
+        self, name: str, heads: tuple[Seen, Seen], growth: Sequence[bytes], now: datetime
     ) -> Path:
+        peer = heads[0].peer
         fields = {
-            "heads": [note.decode() for note in notes],
-            "key": checkpoint.verifier_key(peer.origin, peer.key),
-            "proof": [one.hex() for one in proof[: 2 * 63] if len(one) == merkle.HASH],
+            "heads": [one.note.decode() for one in heads],
+            "key": peer.line,
+            "proof": [one.hex() for one in growth[:MAX_GROWTH] if len(one) == merkle.HASH],
             "time": f"{now.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
             "type": EVIDENCE,
         }
-        path = self._path(peer, name)
+        path = self._path(peer.origin, name)
         files.write(path, canonical.encode(fields) + b"\n")
         return path
 
-    def _require_whole(self, peer: Peer) -> None:
-        if (path := self.evidence(peer)) is not None:
-            raise _split(peer, path)
+    def _require_whole(self, origin: str) -> None:
+        if (path := self.evidence(origin)) is not None:
+            raise _split(origin, path)
 
-    def _note(self, peer: Peer) -> bytes | None:
-        try:
-            return self._path(peer).read_bytes()
-        except FileNotFoundError:
-            return None
+    def _locked(self) -> AbstractContextManager[None]:
+        files.private_folder(self.folder)
+        return files.locked(self.folder / "lock")
 
-    def _path(self, peer: Peer, suffix: str = "note") -> Path:
-        return self.folder / f"{peer.id}.{suffix}"
+    def _path(self, origin: str, suffix: str) -> Path:
+        return self.folder / f"{hashlib.sha256(origin.encode()).hexdigest()[:32]}.{suffix}"
 
 
 def verify_evidence(data: bytes, peer: Peer) -> tuple[Head, Head]:
@@ -177,23 +255,64 @@ def verify_evidence(data: bytes, peer: Peer) -> tuple[Head, Head]:
 
     Raises ``Refused``: MALFORMED, BAD_SIGNATURE, or LOG_PROOF if they do not.
     """
-    if len(data) > MAX_EVIDENCE:
-        raise Refused(Code.MALFORMED, f"evidence of more than {MAX_EVIDENCE} bytes")
-    fields = canonical.decode(data.removesuffix(b"\n"))
-    notes = fields.get("heads") if isinstance(fields, dict) else None
-    if not isinstance(notes, list) or len(notes) != 2:
-        raise Refused(Code.MALFORMED, "not evidence about a log: it has not two heads")
-    if not all(isinstance(note, str) for note in notes):
-        raise Refused(Code.MALFORMED, "not evidence about a log: its heads are not texts")
-    one, other = (checkpoint.verified(note.encode(), peer.origin, peer.key) for note in notes)
+    fields = _evidence(data)
+    if fields["key"] != peer.line:
+        raise Refused(
+            Code.BAD_SIGNATURE, f"evidence about the log {fields['key']!r:.200}, not {peer.line!r}"
+        )
+    one, other = (
+        checkpoint.verified(note.encode(), peer.origin, peer.key) for note in fields["heads"]
+    )
     if one.size != other.size or one.root == other.root:
         raise Refused(Code.LOG_PROOF, "these two heads do not contradict each other")
     return one, other
 
 
-def _split(peer: Peer, path: Path) -> Refused:
+def _evidence(data: bytes) -> dict[str, Any]:
+    """The fields of evidence, each of the form that ``_keep`` writes; they prove nothing yet."""
+    if len(data) > MAX_EVIDENCE:
+        raise Refused(Code.MALFORMED, f"evidence of more than {MAX_EVIDENCE} bytes")
+    if not data.endswith(b"\n"):
+        raise _no_evidence("it does not end with a newline")
+    fields = canonical.decode(data[:-1])
+    if not isinstance(fields, dict) or fields.get("type") != EVIDENCE:
+        raise _no_evidence(f"its type is not {EVIDENCE}")
+    if fields.keys() != _KEYS:
+        odd = sorted(fields.keys() ^ _KEYS)[0]
+        raise _no_evidence(f"{odd!r:.80} is {'missing' if odd in _KEYS else 'not one of its keys'}")
+    found: dict[str, Any] = dict(fields)
+    for name, least, most in (("heads", 2, 2), ("proof", 0, MAX_GROWTH)):
+        value = found[name]
+        if not isinstance(value, list) or not least <= len(value) <= most:
+            raise _no_evidence(f"{name} is not a list of {least} to {most}")
+        if not all(isinstance(one, str) for one in value):
+            raise _no_evidence(f"{name} has something else than texts")
+    if not all(_HASH.fullmatch(one) for one in found["proof"]):
+        raise _no_evidence("proof has something else than hashes in hex")
+    if not isinstance(found["time"], str) or not _TIME.fullmatch(found["time"]):
+        raise _no_evidence("time is not like 2026-11-22T12:00:00Z")
+    if not isinstance(found["key"], str):
+        raise _no_evidence("key is not a text")
+    return found
+
+
+def _of(given: Seen, origin: str) -> Seen:
+    if given.peer.origin != origin:
+        raise Refused(
+            Code.BAD_SIGNATURE,
+            f"a head of the log {given.peer.origin!r}, where {origin!r} is expected",
+        )
+    return given
+
+
+def _no_evidence(reason: str) -> Refused:
+    return Refused(Code.MALFORMED, f"not evidence about a log: {reason}. Get the file again")
+
+
+def _split(origin: str, path: Path) -> Refused:
     return Refused(
         Code.LOG_FORK,
-        f"{peer.origin!r} signed two different logs of the same size: it shows parties different"
-        f" histories, or rewrote one. Both heads are in {path}; show them to the other parties",
+        f"{origin!r} signed two different logs of the same size: it shows parties different"
+        f" histories, or rewrote one. Both heads are in {path}; show them to the other parties."
+        " Nothing of this log is believed until a person has looked, and moved that file away",
     )

@@ -31,8 +31,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedclave.errors import Bug, Refused, Unavailable
 from fedclave.tensors import sync_folder
-from fedclave.trust import checkpoint, files, merkle
+from fedclave.trust import checkpoint, files, heads, merkle
 from fedclave.trust.checkpoint import Head
+from fedclave.trust.heads import Peer, Shown
 from fedclave.trust.log_files import (
     CHECKPOINT,
     END,
@@ -128,6 +129,17 @@ class Log:
         with self._turn:
             return self._sign()
 
+    def shown(self, seen: int) -> Shown:
+        """The head over all entries, for whoever has seen one of ``seen`` entries (0: none).
+
+        If that is more than there are, nothing proves anything: who asked has to judge.
+        """
+        note = self.checkpoint()
+        size = checkpoint.parse(note).claimed.size
+        growth = self.consistency(seen, size) if 0 < seen <= size else []
+        peer = Peer(origin=self.origin, key=self._key.public_key())
+        return Shown(head=heads.show(note, peer), growth=tuple(growth))
+
     def inclusion(self, index: int, size: int) -> list[bytes]:
         """The proof that entry ``index`` is among the first ``size``."""
         self._check_size(size)
@@ -180,7 +192,7 @@ class Log:
         """The tree over all whole entries, and where they end. The steps are those above."""
         self._remember()
         os.fsync(self._files.entries)  # a killed process may have left it to the system
-        known = max(self._files.begun(), self._head.size)
+        begun = self._files.begun()
         grown, end = self._believed()
         pending: list[bytes] = []
         at = waiting = tree_bytes(grown.size)
@@ -192,10 +204,17 @@ class Log:
             if waiting - at >= _BATCH:
                 _write_at(self._files.tree, b"".join(pending), at)
                 pending, at = [], waiting
-        if grown.size < known:
+        if grown.size < self._head.size:
             raise damaged(
                 self.folder / ENTRIES,
-                f"entry {grown.size}, at byte {end}, is missing or changed; {known} were there",
+                f"entry {grown.size}, at byte {end}, is missing or changed; the head that was"
+                f" signed has {self._head.size}",
+            )
+        if grown.size < begun:
+            raise damaged(
+                self.folder,
+                f"{ENTRIES} has {grown.size} whole entries, up to byte {end}, and {TREE} something"
+                f" of {begun}: one of these two files is not as it was written",
             )
         _write_at(self._files.tree, b"".join(pending), at)
         os.ftruncate(self._files.entries, end)

@@ -16,6 +16,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, NamedTuple, Self
@@ -107,7 +108,7 @@ class LogFiles:
         for index in range(start, stop):
             frame = next(frames, None)
             if frame is None or frame.leaf != self.node(0, index):
-                raise damaged(self.folder / ENTRIES, f"entry {index} is not what was logged")
+                raise self._blame(index)
             yield frame.entry
 
     def inclusion(self, index: int, size: int) -> list[bytes]:
@@ -123,6 +124,12 @@ class LogFiles:
         roots = [(size, merkle.root_at(size, self.node)) for size in (old, new)]
         merkle.check_consistency(roots[0], roots[1], path)
         return path
+
+    def _blame(self, index: int) -> Refused:
+        """Which of the two files is damaged, where they differ about an entry."""
+        if next(islice(self.frames(0), index, None), None) is None:
+            return damaged(self.folder / ENTRIES, f"entry {index} is not what was logged")
+        return damaged(self.folder / TREE, f"it differs from the entries at entry {index}")
 
     def _read(self, descriptor: int, at: int, length: int, name: str) -> bytes:
         data = os.pread(descriptor, length, at) if at < _FARTHEST else b""
@@ -179,15 +186,15 @@ class Reader:
         or LOG_PROOF with the first entry that is wrong.
         """
         head = checkpoint.verified(self.note, self.claimed.origin, key)
-        grown, end = merkle.Frontier(), 0
+        grown, end, odd = merkle.Frontier(), 0, -1
         path = self.folder / TREE
         with path.open("rb", _BUFFER) as tree:
             for frame in self.files.frames(0):
                 if grown.size == head.size:
                     break
                 slot = END.pack(frame.end) + b"".join(grown.add(frame.leaf))
-                if tree.read(len(slot)) != slot:
-                    raise damaged(path, f"it differs from the entries at entry {grown.size - 1}")
+                if odd < 0 and tree.read(len(slot)) != slot:
+                    odd = grown.size - 1  # of the two files, the head tells which is right
                 end = frame.end
         if grown.size != head.size:
             raise damaged(
@@ -197,6 +204,8 @@ class Reader:
             )
         if grown.root() != head.root:
             raise damaged(self.folder / ENTRIES, "these are not the entries whose head was signed")
+        if odd >= 0:
+            raise damaged(path, f"it differs from the entries at entry {odd}")
         return head
 
 
@@ -207,11 +216,10 @@ def tree_bytes(size: int) -> int:
 
 def damaged(path: Path, reason: str) -> Refused:
     """What is raised about files that are not as they were written."""
-    return Refused(
-        Code.LOG_PROOF,
-        f"{path} is damaged: {reason}. Restore the newest copy of its folder; peers refuse a log"
-        " that lacks what they have seen",
-    )
+    remedy = "Restore the newest copy of its folder; peers refuse a log that lacks what they saw"
+    if path.name == TREE:
+        remedy = f"It follows from {ENTRIES}: move it away, and the log's writer makes it again"
+    return Refused(Code.LOG_PROOF, f"{path} is damaged: {reason}. {remedy}")
 
 
 def _head(folder: Path) -> bytes:

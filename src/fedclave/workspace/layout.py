@@ -72,6 +72,10 @@ class Workspace:
         """The party's keys and certificates, 0700."""
         return self.root / "cert"
 
+    def heads(self, name: str) -> Path:
+        """What a local party has seen of others' logs (``trust.heads``)."""
+        return self.cert / "heads" / name
+
     @property
     def data(self) -> Path:
         """The party's data, unless ``plan/data.yaml`` points elsewhere."""

@@ -108,6 +108,17 @@ def test_a_proof_is_verified_without_the_log(
     assert "VERIFIED: this is entry 2 of 7." in shown and "SIMULATED" in shown
 
 
+def test_a_proved_round_is_shown_in_words(
+    workspace: Path, fx: Fx, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fx("prove", "5", "--out", "round.proof")
+    shown = text(capsys, "verify", "round.proof", "--key", "cert/log.pub")
+    assert f"member anna   outcome folded, packet {A}, weight 1, word SIMULATED" in shown
+    assert not set("{}[]'") & set(shown)
+    fx("prove", "1", "--out", "policy.proof")
+    assert f"signers  {A}\n" in text(capsys, "verify", "policy.proof", "--key", "cert/log.pub")
+
+
 def test_a_proof_goes_to_stdout_if_no_file_is_named(
     workspace: Path, fx: Fx, capsys: pytest.CaptureFixture[str]
 ) -> None:

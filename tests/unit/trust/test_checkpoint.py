@@ -47,6 +47,23 @@ def test_a_verifier_key_is_that_of_the_reference_implementation() -> None:
     assert checkpoint.parse(note).signatures[0].id.hex() == "c74f20a3"
 
 
+def test_a_verifier_key_comes_back_and_nothing_else_passes_for_one() -> None:
+    line = checkpoint.verifier_key(HEAD.origin, LOG.public_key())
+    origin, key = checkpoint.parse_verifier_key(line)
+    assert (origin, checkpoint.verifier_key(origin, key)) == (HEAD.origin, line)
+    name, number, value = line.split("+", 2)
+    short = base64.b64encode(b"\x01" + bytes(31)).decode()
+    other_type = base64.b64encode(b"\x02" + base64.b64decode(value)[1:]).decode()
+    for lie in (
+        "", "+", "++", line + "\n", line + "+", f"{name}+{number}+", f"x+{number}+{value}",
+        f"{name}+00000000+{value}", f"{name}+{number}+{short}", f"{name}+{number}+{other_type}",
+        f"{name}+{number}+{value[:-1]}", f" {line}", f"{number}+{value}",
+    ):  # fmt: skip
+        with pytest.raises(Refused) as caught:
+            checkpoint.parse_verifier_key(lie)
+        assert caught.value.code is Code.MALFORMED
+
+
 def test_a_signed_head_comes_back_to_those_who_trust_the_key() -> None:
     assert checkpoint.verified(NOTE, HEAD.origin, LOG.public_key()) == HEAD
 

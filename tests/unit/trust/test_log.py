@@ -6,12 +6,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedclave.errors import Bug, Unavailable, UserError
+from fedclave.errors import Bug, Code, Refused, Unavailable, UserError
 from fedclave.trust import checkpoint, log, log_files, merkle
 from fedclave.trust.log import Log
 from fedclave.trust.log_files import Reader
@@ -40,6 +41,37 @@ def contents(folder: Path) -> list[bytes]:
     with Reader(folder) as reader:
         assert reader.verify(PUBLIC).size == len(found)
     return found
+
+
+def verified(folder: Path) -> None:
+    with Reader(folder) as reader:
+        reader.verify(PUBLIC)
+
+
+def all_read(folder: Path) -> None:
+    with Reader(folder) as reader:
+        for first in range(reader.claimed.size):
+            list(reader.entries(first))
+
+
+def reopened(folder: Path) -> None:
+    opened(folder).close()
+
+
+def refused(call: Callable[[Path], None], folder: Path) -> str | None:
+    """Why a damaged log is refused, or None."""
+    try:
+        call(folder)
+    except Refused as error:
+        assert error.code is Code.LOG_PROOF
+        return error.message
+    return None
+
+
+def tree_is_damaged(folder: Path) -> list[str]:
+    """What may be said of a changed byte about entry 4."""
+    places = [f"it differs from the entries at entry {index}" for index in (3, 4, 5)]
+    return [log_files.damaged(folder / "tree", place).message for place in places]
 
 
 def test_what_is_appended_is_read_again_in_order(tmp_path: Path) -> None:
@@ -198,6 +230,38 @@ def test_a_wrong_end_in_the_tree_costs_no_entry(tmp_path: Path) -> None:
     tree[log_files.tree_bytes(8) + 7] ^= 1  # where the last entry ends: no root covers it
     (tmp_path / "tree").write_bytes(tree)
     assert contents(tmp_path) == [entry(number) for number in range(9)]
+
+
+def test_damage_is_blamed_on_the_file_that_has_it(tmp_path: Path) -> None:
+    filled(tmp_path, 9)
+    tree, entries = tmp_path / "tree", tmp_path / "entries"
+    whole = {path: path.read_bytes() for path in (tree, entries)}
+    slot = log_files.tree_bytes(4)
+    for place in (slot - 1, slot, slot + log_files.END.size):  # a node, an end, a leaf
+        tree.write_bytes(whole[tree][:place] + b"\x7f" + whole[tree][place + 1 :])
+        assert f"{tree} is damaged" in str(refused(verified, tmp_path))
+        assert refused(all_read, tmp_path) in (None, *tree_is_damaged(tmp_path))
+    tree.write_bytes(whole[tree])
+    entry_4 = whole[entries].index(b"entry 4")
+    for place in (entry_4 + 6, entry_4 - 1):  # its bytes, its leaf hash
+        entries.write_bytes(whole[entries][:place] + b"\x7f" + whole[entries][place + 1 :])
+        for call in (verified, all_read):
+            assert f"{entries} is damaged" in str(refused(call, tmp_path))
+    entries.write_bytes(whole[entries][:-1])
+    assert f"{entries} is damaged" in str(refused(reopened, tmp_path))
+    entries.write_bytes(whole[entries])
+    tree.write_bytes(whole[tree] + bytes(40))
+    found = str(refused(reopened, tmp_path))
+    assert f"{tmp_path} is damaged" in found and "one of these two files" in found
+
+
+def test_a_rewritten_entry_is_blamed_on_the_entries(tmp_path: Path) -> None:
+    filled(tmp_path / "true", 9)
+    with opened(tmp_path / "false") as lie:
+        lie.extend(b"x" * len(entry(number)) for number in range(9))
+    shutil.copy(tmp_path / "false/entries", tmp_path / "true/entries")
+    found = str(refused(verified, tmp_path / "true"))
+    assert "entries is damaged: these are not the entries whose head was signed" in found
 
 
 def test_the_tree_is_as_long_as_arithmetic_says(tmp_path: Path) -> None:

@@ -123,15 +123,20 @@ class Service:
     ) -> None:
         if self._usher is None:
             raise Refused(Code.WRONG_VERSION, "this plan requires no attestation")
-        standing = await self._usher.receive(
+
+        def admitted(standing: gate.Standing) -> None:
+            certificate, facts = member.fingerprint.replace(" ", ""), standing.facts()
+            self._events.emit(
+                "member_attested", member=member.name, certificate=certificate, **facts
+            )
+
+        await self._usher.receive(
             member,
             key_of(certificate_of(context)),
             lambda: self._read(context, HELLO_S),
             lambda message: self._write(context, message),
+            admitted,
         )
-        certificate = member.fingerprint.replace(" ", "")
-        facts = standing.facts()
-        self._events.emit("member_attested", member=member.name, certificate=certificate, **facts)
 
     def _trouble(self, message: str) -> None:
         if self._told.more("", monotonic()) is not None:

@@ -175,26 +175,30 @@ class AttestDown(_message.Message):
     def __init__(self, evidence: _Optional[_Union[Evidence, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
 
 class Challenge(_message.Message):
-    __slots__ = ("versions", "nonce", "contract", "policy", "key")
+    __slots__ = ("versions", "nonce", "contract", "policy", "key", "seen")
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
     CONTRACT_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     versions: _containers.RepeatedScalarFieldContainer[int]
     nonce: bytes
     contract: str
     policy: str
     key: bytes
-    def __init__(self, versions: _Optional[_Iterable[int]] = ..., nonce: _Optional[bytes] = ..., contract: _Optional[str] = ..., policy: _Optional[str] = ..., key: _Optional[bytes] = ...) -> None: ...
+    seen: int
+    def __init__(self, versions: _Optional[_Iterable[int]] = ..., nonce: _Optional[bytes] = ..., contract: _Optional[str] = ..., policy: _Optional[str] = ..., key: _Optional[bytes] = ..., seen: _Optional[int] = ...) -> None: ...
 
 class Evidence(_message.Message):
-    __slots__ = ("evidence", "nonce")
+    __slots__ = ("evidence", "nonce", "growth")
     EVIDENCE_FIELD_NUMBER: _ClassVar[int]
     NONCE_FIELD_NUMBER: _ClassVar[int]
+    GROWTH_FIELD_NUMBER: _ClassVar[int]
     evidence: bytes
     nonce: bytes
-    def __init__(self, evidence: _Optional[bytes] = ..., nonce: _Optional[bytes] = ...) -> None: ...
+    growth: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, evidence: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., growth: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Standing(_message.Message):
     __slots__ = ("word", "expires", "again_s")
