@@ -8,7 +8,6 @@ Quotes are made and judged in threads: neither holds up the loop.
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -20,7 +19,6 @@ from fedclave.transport.grpc.proto import federation_pb2 as pb
 from fedclave.trust import gate
 from fedclave.trust.attesting import NONCE, VERSIONS, Channel, Nonces, Side, key_hash
 from fedclave.trust.gate import Standing
-from fedclave.trust.policy_file import SignedPolicy
 from fedclave.trust.sessions import Sessions
 
 DEADLINE_S = 30.0
@@ -41,13 +39,9 @@ class Usher:
     ) -> None:
         """``leaf`` reads the certificate that this server shows now."""
         self.sessions = sessions
-        self.side = side
+        self.side = side  # another one when the policy changes: who holds the old one is refused
         self._leaf = leaf
         self._keys: set[bytes] = set()  # ours, also those from before a renewal
-
-    def follow(self, policy: SignedPolicy) -> None:
-        """Go by another policy from now on; who holds the old one is refused."""
-        self.side = replace(self.side, terms=replace(self.side.terms, policy=policy))
 
     def reconsider(self) -> dict[str, Refused]:
         """Look at every session again; returns the members whose session ended, and why."""
@@ -58,7 +52,11 @@ class Usher:
                 standing, policy=side.terms.policy, verifier=side.verifier, now=side.now()
             )
 
-        return {gone.verdict.name: refused for gone, refused in self.sessions.reconsider(look)}
+        ended = self.sessions.reconsider(look, side.now())
+        here = {one.verdict.name for one in self.sessions.standings()}  # perhaps by a newer key
+        return {
+            gone.verdict.name: refused for gone, refused in ended if gone.verdict.name not in here
+        }
 
     async def receive(self, member: gate.Member, key: bytes, read: Read, write: Write) -> Standing:
         """Attest with a member whose channel has this TLS key. Its session is open afterwards.
