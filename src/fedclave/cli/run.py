@@ -2,7 +2,7 @@
 """Runs put together of their parts: engine, transport, trust and a workspace's code."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,7 +26,7 @@ from fedclave.plan import Plan
 from fedclave.tensors import Stored, Tensors
 from fedclave.transport.grpc import frames, memory
 from fedclave.transport.grpc.attest import attest
-from fedclave.transport.grpc.channel import open_channel
+from fedclave.transport.grpc.channel import Opened, open_channel
 from fedclave.transport.grpc.client import Client, Connect, Connection
 from fedclave.transport.grpc.door import Door
 from fedclave.transport.grpc.hub import Hub
@@ -156,7 +156,8 @@ async def aggregate(party: Party, listen: str, *, allow_simulated: bool = False)
             read=lambda: Credentials.read(workspace.cert, party.name),
             anchors=anchors.chain,
         )
-        run = Aggregator(_rules(workspace, plan, members), store, hub, events, ledger)
+        asked = _asked(members, hub)
+        run = Aggregator(_rules(workspace, plan, asked), store, hub, events, ledger)
         async with (
             _serving(server, listen),
             _looked_after(party, "aggregator"),
@@ -218,6 +219,7 @@ def connector(party: Party, address: str, side: Side | None) -> Connect:
     Where the plan knows attestation, both ends have attested before anybody uses the channel.
     """
     cert = party.workspace.cert
+    attested = None if side is None else _attested(party, address, side)
 
     async def connect() -> Connection:
         identity = Credentials.read(cert, party.name)
@@ -229,29 +231,41 @@ def connector(party: Party, address: str, side: Side | None) -> Connect:
             now=party.clock(),
             options=frames.OPTIONS,
         )
-        if side is None:
+        if attested is None:
             return Connection(channel=opened.channel)
-
-        async def once() -> float:
-            standing, again_s = await attest(
-                opened.channel, side, address=address, server=opened.leaf, own=identity.leaf
-            )
-            party.tell("attested", peer=AGGREGATOR, **standing.facts())
-            return again_s
 
         async def keep(again_s: float) -> None:
             while True:
                 await asyncio.sleep(again_s)
-                again_s = await once()
+                again_s = await attested(opened, identity)
 
         try:
-            first_s = await once()
+            first_s = await attested(opened, identity)
         except BaseException:
             await opened.channel.close()
             raise
         return Connection(channel=opened.channel, keep=lambda: keep(first_s))
 
     return connect
+
+
+def _attested(
+    party: Party, address: str, side: Side
+) -> Callable[[Opened, Credentials], Awaitable[float]]:
+    """Attests on a channel, by the policy of that moment; returns when to do it again."""
+
+    async def once(opened: Opened, identity: Credentials) -> float:
+        nonlocal side
+        side, error = attesting.followed(party, side)
+        if error is not None:
+            party.tell("policy_trouble", message=str(error))
+        standing, again_s = await attest(
+            opened.channel, side, address=address, server=opened.leaf, own=identity.leaf
+        )
+        party.tell("attested", peer=AGGREGATOR, **standing.facts())
+        return again_s
+
+    return once
 
 
 def _require_beginning(workspace: Workspace, plan: Plan, store: Store) -> None:
@@ -281,6 +295,11 @@ def _rules(workspace: Workspace, plan: Plan, members: Callable[[], Collection[st
         assign=assign,
         members=lambda: sorted(members()),
     )
+
+
+def _asked(members: Callable[[], Collection[str]], hub: Hub) -> Callable[[], Collection[str]]:
+    """The members that rounds are for: every task needs the model, which some may not receive."""
+    return lambda: set(members()) - hub.withheld
 
 
 class _Members:
