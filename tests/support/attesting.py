@@ -78,6 +78,10 @@ class Mallory:
         quote = self.enclave.quote(measurement or self.measurement, claims.report_data(raw))
         return ratls.encode(quote, raw)
 
+    def evidence_about(self, told: bytes) -> bytes:
+        """Evidence whose claims are any bytes, with a quote that is really about them."""
+        return ratls.encode(self.enclave.quote(self.measurement, claims.report_data(told)), told)
+
     def attest(self, answer: Callable[[bytes, pb.Evidence], bytes]) -> str:
         """Attest with what ``answer`` makes of our nonce and the aggregator's evidence."""
         call, challenge = Attesting(self.peer.channel), self.challenge()
