@@ -24,6 +24,7 @@ from fedclave.transport.grpc.proto import federation_pb2 as pb
 from fedclave.trust import claims, ratls
 from fedclave.trust.quoting import QuotingEnclave
 
+cbor2 = pytest.importorskip("cbor2", reason="evidence needs an extra: attest")
 pytestmark = pytest.mark.timeout(180)
 BOTH = ("aggregator", "collaborators")
 MEMBERS = {"anna": 1.0, "bernd": 2.0}
@@ -71,6 +72,13 @@ def test_a_challenge_of_another_run_gets_no_evidence(
     mallory: Mallory, changed: dict[str, Any], code: str
 ) -> None:
     assert mallory.asks(mallory.challenge(**changed)) == code
+
+
+def without(said: bytes) -> bytes:
+    """Claims that do not say which key they are about."""
+    plain = dict(cbor2.loads(said))
+    del plain["pubkey-hash"]
+    return bytes(cbor2.dumps(plain, canonical=True))
 
 
 FORGED: dict[str, tuple[str, Callable[[Mallory, bytes, pb.Evidence], bytes]]] = {
@@ -124,6 +132,22 @@ FORGED: dict[str, tuple[str, Callable[[Mallory, bytes, pb.Evidence], bytes]]] = 
             replace(m.claims(a, t.nonce), time=datetime(2020, 1, 1, tzinfo=UTC))
         ),
     ),
+    "without pubkey-hash": (
+        "ATT-KEY-BINDING",
+        lambda m, a, t: m.evidence_about(without(claims.encode(m.claims(a, t.nonce)))),
+    ),
+    "10,000 arrays in each other": (
+        "ATT-MALFORMED",
+        lambda m, a, t: m.evidence_about(b"\x81" * 10_000 + b"\0"),
+    ),
+    "claims of 8 EiB": (
+        "ATT-MALFORMED",
+        lambda m, a, t: m.evidence_about(bytes.fromhex("bb7fffffffffffffff")),
+    ),
+    "claims over what claims may have": (
+        "ATT-MALFORMED",
+        lambda m, a, t: m.evidence_about(bytes(claims.MAX_SIZE + 1)),
+    ),
     "a quote about other claims": (
         "ATT-KEY-BINDING",
         lambda m, a, t: ratls.encode(
@@ -138,6 +162,30 @@ def test_evidence_that_proves_nothing_here_opens_no_session(mallory: Mallory, wh
     code, forge = FORGED[what]
     assert mallory.attest(lambda a, t: forge(mallory, a, t)) == code
     assert calls(mallory.peer) <= {"ATT-REQUIRED", code}
+
+
+def test_evidence_that_was_good_once_is_not_good_again(mallory: Mallory) -> None:
+    made: list[bytes] = []
+
+    def first(asked: bytes, theirs: pb.Evidence) -> bytes:
+        made.append(mallory.evidence(mallory.claims(asked, theirs.nonce)))
+        return made[0]
+
+    assert mallory.attest(first) == "SIMULATED"
+    assert mallory.attest(lambda asked, theirs: made[0]) == "ATT-NONCE"
+    assert calls(mallory.peer) == {"ATT-NONCE"}
+
+
+def test_each_challenge_of_the_aggregator_is_a_new_one(mallory: Mallory) -> None:
+    seen: list[bytes] = []
+
+    def look(asked: bytes, theirs: pb.Evidence) -> bytes:
+        seen.append(theirs.nonce)
+        return b""
+
+    for _ in range(5):
+        mallory.attest(look)
+    assert len(set(seen)) == 5
 
 
 def test_a_debug_enclave_opens_no_session(mallory: Mallory, both: tuple[Federation, Party]) -> None:
