@@ -6,8 +6,6 @@ keys: whatever it may quote, it gets nothing of the run without evidence for thi
 """
 
 import json
-import queue
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,21 +15,16 @@ from typing import Any
 
 import grpc
 import pytest
-from tests.support import trust
+from tests.support.attesting import Attesting, Mallory, calls
 from tests.support.federation import Federation, Party, federation
-from tests.support.hostile import Hostile, begin, code_of, hostile
+from tests.support.hostile import code_of, hostile
 
 from fedclave.plan import load
-from fedclave.transport.grpc.frames import SERVICE
 from fedclave.transport.grpc.proto import federation_pb2 as pb
-from fedclave.trust import claims, policy, ratls, release
-from fedclave.trust.attesting import key_hash
-from fedclave.trust.claims import Claims
-from fedclave.trust.credentials import Credentials
+from fedclave.trust import claims, ratls
 from fedclave.trust.quoting import QuotingEnclave
-from fedclave.workspace import agreement
-from fedclave.workspace.layout import Workspace
 
+cbor2 = pytest.importorskip("cbor2", reason="evidence needs an extra: attest")
 pytestmark = pytest.mark.timeout(180)
 BOTH = ("aggregator", "collaborators")
 MEMBERS = {"anna": 1.0, "bernd": 2.0}
@@ -45,108 +38,12 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Federation,
         yield made, made.aggregator()
 
 
-class Attesting:
-    """One Attest call by hand: ``say`` up, ``hear`` down."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._ups: queue.Queue[pb.AttestUp | None] = queue.Queue()
-        self._call = channel.stream_stream(
-            f"/{SERVICE}/Attest",
-            request_serializer=pb.AttestUp.SerializeToString,
-            response_deserializer=pb.AttestDown.FromString,
-        )(iter(self._ups.get, None), timeout=30)
-
-    def say(self, **body: Any) -> None:
-        self._ups.put(pb.AttestUp(**body))
-
-    def hear(self) -> pb.AttestDown:
-        return next(iter(self._call))
-
-    def end(self) -> None:
-        self._call.cancel()
-
-
-class Mallory:
-    """A hostile member: what it knows, and how it answers."""
-
-    def __init__(self, fed: Federation, own: Credentials, peer: Hostile) -> None:
-        workspace = Workspace(fed.folder)
-        found = agreement.find(workspace)
-        assert found is not None
-        self.own = key_hash(own.leaf)
-        self.server = key_hash(Credentials.read(fed.cert, "aggregator").leaf)
-        self.contract, self.policy = found.contract.id, policy.load(workspace.attestation).digest
-        self.enclave = QuotingEnclave(fed.platform.quoting)
-        self.measurement = trust.measured(workspace)
-        self.peer = peer
-
-    def challenge(self, **changed: Any) -> pb.Challenge:
-        usual = {
-            "versions": [1], "nonce": secrets.token_bytes(32), "contract": self.contract,
-            "policy": self.policy, "key": self.server,
-        }  # fmt: skip
-        return pb.Challenge(**{**usual, **changed})
-
-    def claims(self, asked: bytes, given: bytes) -> Claims:
-        """Those of an honest member."""
-        return Claims(
-            role="collaborator", name="anna", federation="kit", contract=self.contract,
-            policy=self.policy, key=self.own, peer=self.server, nonce=given, own_nonce=asked,
-            time=datetime.now(UTC), hpke_key=release.generate().public, checkpoint=b"",
-        )  # fmt: skip
-
-    def evidence(self, said: Claims, measurement: bytes | None = None) -> bytes:
-        raw = claims.encode(said)
-        quote = self.enclave.quote(measurement or self.measurement, claims.report_data(raw))
-        return ratls.encode(quote, raw)
-
-    def attest(self, answer: Callable[[bytes, pb.Evidence], bytes]) -> str:
-        """Attest with what ``answer`` makes of our nonce and the aggregator's evidence."""
-        call, challenge = Attesting(self.peer.channel), self.challenge()
-        try:
-            call.say(challenge=challenge)
-            theirs = call.hear().evidence
-            call.say(evidence=pb.Evidence(evidence=answer(challenge.nonce, theirs)))
-            return str(call.hear().standing.word)
-        except grpc.RpcError as error:
-            return code_of(error)
-        finally:
-            call.end()
-
-    def asks(self, challenge: pb.Challenge) -> str:
-        call = Attesting(self.peer.channel)
-        try:
-            call.say(challenge=challenge)
-            return str(call.hear().WhichOneof("body"))
-        except grpc.RpcError as error:
-            return code_of(error)
-        finally:
-            call.end()
-
-
 @pytest.fixture
 def mallory(both: tuple[Federation, Party]) -> Iterator[Mallory]:
     fed, _ = both
     own = fed.certify("collaborator", "anna", into="x")
     with hostile(fed, own) as peer:
         yield Mallory(fed, own, peer)
-
-
-def calls(peer: Hostile) -> set[str]:
-    """With which codes every call but Attest is refused."""
-    found = set()
-    for attempt in (
-        lambda: peer.status(),
-        lambda: peer.fetch("ab" * 32),
-        lambda: peer.push(begin("x", "ab" * 32, 10)),
-        lambda: peer.work().hear("welcome"),
-    ):
-        try:
-            attempt()
-            found.add("answered")
-        except grpc.RpcError as error:
-            found.add(code_of(error))
-    return found
 
 
 def test_an_honest_answer_opens_a_session(mallory: Mallory) -> None:
@@ -175,6 +72,13 @@ def test_a_challenge_of_another_run_gets_no_evidence(
     mallory: Mallory, changed: dict[str, Any], code: str
 ) -> None:
     assert mallory.asks(mallory.challenge(**changed)) == code
+
+
+def without(said: bytes) -> bytes:
+    """Claims that do not say which key they are about."""
+    plain = dict(cbor2.loads(said))
+    del plain["pubkey-hash"]
+    return bytes(cbor2.dumps(plain, canonical=True))
 
 
 FORGED: dict[str, tuple[str, Callable[[Mallory, bytes, pb.Evidence], bytes]]] = {
@@ -232,6 +136,22 @@ FORGED: dict[str, tuple[str, Callable[[Mallory, bytes, pb.Evidence], bytes]]] = 
             replace(m.claims(a, t.nonce), time=datetime(2020, 1, 1, tzinfo=UTC))
         ),
     ),
+    "without pubkey-hash": (
+        "ATT-KEY-BINDING",
+        lambda m, a, t: m.evidence_about(without(claims.encode(m.claims(a, t.nonce)))),
+    ),
+    "10,000 arrays in each other": (
+        "ATT-MALFORMED",
+        lambda m, a, t: m.evidence_about(b"\x81" * 10_000 + b"\0"),
+    ),
+    "claims of 8 EiB": (
+        "ATT-MALFORMED",
+        lambda m, a, t: m.evidence_about(bytes.fromhex("bb7fffffffffffffff")),
+    ),
+    "claims over what claims may have": (
+        "ATT-MALFORMED",
+        lambda m, a, t: m.evidence_about(bytes(claims.MAX_SIZE + 1)),
+    ),
     "a quote about other claims": (
         "ATT-KEY-BINDING",
         lambda m, a, t: ratls.encode(
@@ -246,6 +166,30 @@ def test_evidence_that_proves_nothing_here_opens_no_session(mallory: Mallory, wh
     code, forge = FORGED[what]
     assert mallory.attest(lambda a, t: forge(mallory, a, t)) == code
     assert calls(mallory.peer) <= {"ATT-REQUIRED", code}
+
+
+def test_evidence_that_was_good_once_is_not_good_again(mallory: Mallory) -> None:
+    made: list[bytes] = []
+
+    def first(asked: bytes, theirs: pb.Evidence) -> bytes:
+        made.append(mallory.evidence(mallory.claims(asked, theirs.nonce)))
+        return made[0]
+
+    assert mallory.attest(first) == "SIMULATED"
+    assert mallory.attest(lambda asked, theirs: made[0]) == "ATT-NONCE"
+    assert calls(mallory.peer) == {"ATT-NONCE"}
+
+
+def test_each_challenge_of_the_aggregator_is_a_new_one(mallory: Mallory) -> None:
+    seen: list[bytes] = []
+
+    def look(asked: bytes, theirs: pb.Evidence) -> bytes:
+        seen.append(theirs.nonce)
+        return b""
+
+    for _ in range(5):
+        mallory.attest(look)
+    assert len(set(seen)) == 5
 
 
 def test_a_debug_enclave_opens_no_session(mallory: Mallory, both: tuple[Federation, Party]) -> None:
@@ -277,8 +221,8 @@ def test_both_sides_prove_themselves_and_the_model_is_what_it_would_have_been(
         aggregator = plain.aggregator()
         plain.all()
         expected = aggregator.wait("run_finished")["model"]
-    freshness = "{session_s: 4, reattest_s: 1}"
-    with federation(tmp_path / "ws", proving=BOTH, members=MEMBERS, freshness=freshness) as fed:
+    rules = {"freshness": {"session_s": 4, "reattest_s": 1}}
+    with federation(tmp_path / "ws", proving=BOTH, members=MEMBERS, rules=rules) as fed:
         busy = fed.busy("anna", in_round=2)
         aggregator = fed.aggregator()
         parties = fed.all()
@@ -295,8 +239,8 @@ def test_both_sides_prove_themselves_and_the_model_is_what_it_would_have_been(
 
 
 def test_a_session_ends_with_its_time(tmp_path: Path) -> None:
-    freshness = "{session_s: 2, reattest_s: 2}"
-    with federation(tmp_path / "ws", proving=BOTH, members=MEMBERS, freshness=freshness) as fed:
+    rules = {"freshness": {"session_s": 2, "reattest_s": 2}}
+    with federation(tmp_path / "ws", proving=BOTH, members=MEMBERS, rules=rules) as fed:
         fed.aggregator()
         own = fed.certify("collaborator", "anna", into="x")
         with hostile(fed, own) as peer:

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 from tests.support import trust
 
-from fedclave.trust import keys, pki
+from fedclave.trust import keys, measure, pki
+from fedclave.trust.attesting import key_hash
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors
 from fedclave.workspace import archive
 
 FX = [sys.executable, "-m", "fedclave.cli.main"]
+CHANGED = [sys.executable, *measure.FROM_SOURCE, "-P", str(Path(__file__).with_name("launch.py"))]
 WAIT_S = 60.0
 PASSPHRASE = "correct horse"
 
@@ -80,10 +82,12 @@ def build(site, count=4):
 class Party:
     """One `fx` process; its JSON lines are events, which `wait` returns as they come."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, changes: dict[str, Any] | None = None) -> None:
+        """``changes`` are those of ``launch``."""
+        fx = [*CHANGED, json.dumps(changes)] if changes else FX
         self.events: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
-            [*FX, *command, "--json"],
+            [*fx, *command, "--json"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -153,7 +157,9 @@ class Party:
 class Federation:
     """A workspace in a folder with a CA; parties share the folder, as tests may.
 
-    ``now`` in the options is when the CA was made and certified everybody.
+    ``now`` in the options is when the CA was made and certified everybody, ``rules`` are parts of
+    the policy. ``homes`` are the folders of members that do not share; ``changes`` are those of
+    ``launch``, for every process that starts.
     """
 
     def __init__(self, folder: Path, members: dict[str, float], **options: Any) -> None:
@@ -162,12 +168,15 @@ class Federation:
         self.members = members
         self.address = ""
         self._parties: list[Party] = []
+        self.homes: dict[str, Path] = {}
+        self.changes: dict[str, Any] = {}
         self.now = options.pop("now", None) or datetime.now(UTC)
         for part in ("plan", "src", "data"):
             (folder / part).mkdir(parents=True)
         settings = {"rounds": 3, "settings": "{}", "deadline_s": 60, "fraction": 1.0}
         self.proving: tuple[str, ...] = options.pop("proving", ())
-        freshness = options.pop("freshness", "{}")
+        rules = options.pop("rules", {})
+        unattested = options.pop("unattested", {})
         sealed = options.pop("sealed", ())
         plan = PLAN.format(**{**settings, "patience_s": 20, "stall_s": 30, **options})
         (folder / "plan/plan.yaml").write_text(plan)
@@ -186,7 +195,7 @@ class Federation:
         self.fx("plan", "initialize")
         if self.proving:
             self.fx("model", "key")
-            self.platform = trust.settle(folder, self.signer, freshness, self.now)
+            self.platform = trust.settle(folder, self.signer, self.now, rules, unattested)
             trust.accept(folder, list(members))
 
     @property
@@ -230,6 +239,30 @@ class Federation:
             env={**os.environ, "FX_CA_PASSPHRASE": PASSPHRASE},
         )
 
+    def says(self, *command: str) -> tuple[int, dict[str, Any]]:
+        """Exit status of an `fx` command in the workspace, and what it answers."""
+        party = Party(*command, "-C", str(self.folder), changes=self.changes)
+        self._parties.append(party)
+        code = party.end()
+        return code, party.events[-1] if party.events else {"stderr": party.stderr}
+
+    def key_of(self, name: str) -> bytes:
+        """SHA-256 of a party's public key."""
+        return key_hash(Credentials.read(self.cert, name).leaf)
+
+    def apart(self, name: str) -> Path:
+        """Give a member a folder of its own: a copy of what all share now."""
+        home = self.folder.with_name(f"{self.folder.name}-{name}")
+        shutil.copytree(self.folder, home, ignore=shutil.ignore_patterns("logs", "ca"))
+        self.homes[name] = home
+        return home
+
+    def clock(self, name: str, **ahead: float) -> dict[str, Any]:
+        """Turn a clock so far ahead (a ``timedelta``'s fields); returns the changes that use it."""
+        file = self.folder.with_name(f"{self.folder.name}-{name}.clock")
+        file.write_text(str(timedelta(**ahead).total_seconds()))
+        return {"clock": str(file)}
+
     def aggregator(self) -> Party:
         """Start `fx aggregator start`; sets ``address`` (the same again after a restart)."""
         party = self.start_aggregator()
@@ -238,7 +271,8 @@ class Federation:
 
     def start_aggregator(self) -> Party:
         """Start `fx aggregator start`, whatever comes of it."""
-        return self._start("aggregator", "start", "--listen", self.address or "localhost:0")
+        listen = self.address or "localhost:0"
+        return self._start(self.folder, "aggregator", "start", "--listen", listen)
 
     def operator(self, folder: Path) -> Party:
         """Start `fx aggregator start` in a workspace of its own, with what an archive brings."""
@@ -257,7 +291,8 @@ class Federation:
 
     def collaborator(self, name: str) -> Party:
         """Start `fx collaborator start`."""
-        return self._start("collaborator", "start", "-n", name, "--address", self.address)
+        home = self.homes.get(name, self.folder)
+        return self._start(home, "collaborator", "start", "-n", name, "--address", self.address)
 
     def all(self) -> list[Party]:
         """Start every collaborator."""
@@ -281,9 +316,10 @@ class Federation:
         for party in self._parties:
             party.kill()
 
-    def _start(self, *command: str) -> Party:
+    def _start(self, home: Path, *command: str) -> Party:
         simulated = ["--allow-simulated"] if self.proving else []
-        party = Party(*command[:2], "-C", str(self.folder), *simulated, *command[2:])
+        options = ["-C", str(home), *simulated]
+        party = Party(*command[:2], *options, *command[2:], changes=self.changes)
         self._parties.append(party)
         return party
 

@@ -85,6 +85,13 @@ class Hostile:
         )
         return b"".join(call(pb.FetchRequest(digest=digest, offset=offset), timeout=WAIT_S))
 
+    def fetching(self, digest: str) -> Iterator[bytes]:
+        """Call Fetch, and read one chunk with each ``next``: whoever waits holds the rest up."""
+        call = self.channel.unary_stream(
+            f"/{SERVICE}/Fetch", request_serializer=pb.FetchRequest.SerializeToString
+        )
+        return iter(call(pb.FetchRequest(digest=digest), timeout=WAIT_S))
+
     def push(self, *sent: bytes, hold: bool = False) -> list[pb.PushReply]:
         """Call Push with these frames; ``hold`` leaves the call open after them."""
         ups: queue.Queue[bytes | None] = queue.Queue()
@@ -106,6 +113,17 @@ def hostile(federation: Federation, credentials: Credentials | None) -> Iterator
         yield peer
     finally:
         peer.channel.close()
+
+
+def rest(chunks: Iterator[bytes]) -> tuple[int, str]:
+    """How many bytes still come, and the code of the refusal that ends them ("" for none)."""
+    size = 0
+    try:
+        for chunk in chunks:
+            size += len(chunk)
+    except grpc.RpcError as error:
+        return size, code_of(error)
+    return size, ""
 
 
 def begin(request: str, digest: str, size: int) -> bytes:

@@ -1,31 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Contract, policy and simulated TEE of a test's federation, whose parties share one folder."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedclave.cli import demo_trust
 from fedclave.plan import load
 from fedclave.trust import measure, policy_file, roots, signing
+from fedclave.trust import policy as policies
 from fedclave.trust.simulated import SimulatedPlatform
 from fedclave.workspace import agreement
 from fedclave.workspace.layout import Workspace
 
-POLICY = """schema: 1
-name: kit-policy
-version: {version}
-{previous}
-valid: {{from: {since:%Y-%m-%d}, until: {until:%Y-%m-%d}}}
-roots: ["{root}"]
-roles:
-  aggregator: {{measurements: [{{mr_enclave: {measurement}}}]}}
-  collaborator: {{measurements: [{{mr_enclave: {measurement}}}]}}
-freshness: {freshness}
-release: {{initial_model: attested, data_key: attested}}
-"""
+AGE = timedelta(days=100)
+"""Of the platform: it is older than the federation, so that there is old collateral about it."""
 
 
 def demand(plan: Path, proving: Sequence[str], sealed: Sequence[str] = ()) -> Ed25519PrivateKey:
@@ -41,13 +34,21 @@ def demand(plan: Path, proving: Sequence[str], sealed: Sequence[str] = ()) -> Ed
 
 
 def settle(
-    folder: Path, signer: Ed25519PrivateKey, freshness: str, now: datetime
+    folder: Path,
+    signer: Ed25519PrivateKey,
+    now: datetime,
+    rules: dict[str, Any],
+    unattested: dict[str, Any],
 ) -> SimulatedPlatform:
-    """The platform that all run on, the policy, and the contract."""
+    """The platform that all run on, the policy with these parts, and the contract."""
     workspace = Workspace(folder)
     plan = load(workspace.plan)
-    platform = demo_trust.platform(workspace, plan, now)
-    policy(workspace, signer, platform, now, freshness=freshness)
+    platform = SimulatedPlatform.create(workspace.cert / "simulated", plan.name, now - AGE)
+    demo_trust.learn(workspace, platform, platform.collateral(now), now)
+    code = {"measurements": [{"mr_enclave": measured(workspace).hex()}]}
+    excusing = {"aggregator": code, "collaborator": {**code, "unattested": unattested}}
+    roles = {"roles": excusing} if unattested else {}
+    policy(workspace, signer, now, {"roots": [root(platform)], **roles, **rules})
     author = signing.generate()
     signing.save(workspace.cert / "author.key", author)
     agreement.sign(workspace, plan, author)
@@ -55,27 +56,39 @@ def settle(
 
 
 def policy(
-    workspace: Workspace,
-    signer: Ed25519PrivateKey,
-    platform: SimulatedPlatform,
-    now: datetime,
-    *,
-    version: int = 1,
-    previous: str = "",
-    freshness: str = "{}",
-) -> None:
-    """Write and sign a policy that allows this code."""
-    text = POLICY.format(
-        version=version,
-        previous=previous and f"previous: {previous}",
-        since=now - timedelta(days=2),
-        until=now + timedelta(days=30),
-        root=f"{roots.SIMULATED}{platform.root_hash}",
-        measurement=measured(workspace).hex(),
-        freshness=freshness,
-    )
-    workspace.attestation.write_text(text)
-    policy_file.sign(workspace.attestation, workspace.attestation_signatures, signer)
+    workspace: Workspace, signer: Ed25519PrivateKey, now: datetime, rules: dict[str, Any]
+) -> str:
+    """Write and sign a policy that allows this code, with these parts; returns its digest."""
+    code = {"measurements": [{"mr_enclave": measured(workspace).hex()}]}
+    value = {
+        "schema": 1,
+        "name": "kit-policy",
+        "version": 1,
+        "valid": {
+            "from": f"{now - timedelta(days=2):%Y-%m-%d}",
+            "until": f"{now + timedelta(days=30):%Y-%m-%d}",
+        },
+        "roles": {"aggregator": code, "collaborator": code},
+        "release": {"initial_model": "attested", "data_key": "attested"},
+    }
+    workspace.attestation.write_text(json.dumps({**value, **rules}, indent=1))
+    made = policy_file.sign(workspace.attestation, workspace.attestation_signatures, signer)
+    return made.policy.digest
+
+
+def follow(
+    workspace: Workspace, signer: Ed25519PrivateKey, now: datetime, rules: dict[str, Any]
+) -> str:
+    """Put the next version of a workspace's policy in place, with these parts changed."""
+    old = policies.load(workspace.attestation)
+    value = old.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    step = {"version": old.version + 1, "previous": old.digest}
+    return policy(workspace, signer, now, {**value, **step, **rules})
+
+
+def root(platform: SimulatedPlatform) -> str:
+    """How a policy names the root of a platform."""
+    return f"{roots.SIMULATED}{platform.root_hash}"
 
 
 def measured(workspace: Workspace) -> bytes:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedclave.errors import Refused, Unavailable, UserError
+from fedclave.errors import FedclaveError, Refused, Unavailable, UserError
 from fedclave.plan import Plan, load
 from fedclave.transport.grpc.attest import Usher
 from fedclave.trust import attesting, measure, policy_file, release, roots, sgx
@@ -172,7 +172,7 @@ def asked(
     folder: Path, name: str, address: str, *, allow_simulated: bool
 ) -> dict[str, str | float]:
     """What the aggregator at an address proves to a party, now."""
-    from fedclave.cli import run, signals
+    from fedclave.cli import connecting, run, signals
 
     workspace = layout.open_(folder)
     party = run.Party(
@@ -185,7 +185,7 @@ def asked(
 
         async def once() -> None:
             party = replace(asking, listener=heard.append)
-            await (await run.connector(party, address, own)()).channel.close()
+            await (await connecting.connector(party, address, own)()).channel.close()
 
         asking = party
         signals.run(once())
@@ -225,18 +225,39 @@ async def reconsidered(
 
 
 async def _reconsider(party: "Party", usher: Usher, cut: Callable[[str], None]) -> None:
-    said = ""
+    said: dict[str, str] = {}
+
+    def trouble(what: str, error: FedclaveError | None) -> None:
+        message = "" if error is None else str(error)
+        if message and message != said.get(what):
+            party.tell("policy_trouble", message=message)
+        said[what] = message
+
     while True:
         await asyncio.sleep(RECONSIDER_S)
-        try:
-            policy = current_policy(party.workspace, party.plan, party.clock())
-            if policy.digest != usher.side.terms.policy.digest:
-                usher.follow(policy)
-                party.tell("policy", version=policy.policy.version, digest=policy.digest)
+        usher.side, error = followed(party, usher.side)
+        trouble("policy", error)
+        try:  # whatever became of the policy: a revocation must not wait for it
             for name, refused in (await asyncio.to_thread(usher.reconsider)).items():
                 party.tell("session_ended", member=name, code=refused.code, message=refused.message)
                 cut(name)
-        except (UserError, Refused, Unavailable) as error:  # the policy now in force stays so
-            if str(error) != said:
-                said = str(error)
-                party.tell("policy_trouble", message=said)
+        except FedclaveError as error:  # of this machine; who attests anew is not let in either
+            trouble("collateral", error)
+        else:
+            trouble("collateral", None)
+
+
+def followed(party: "Party", own: Side) -> tuple[Side, FedclaveError | None]:
+    """A side by the policy that lies in the workspace now; or as it was, and what is wrong there.
+
+    So the next version, once it is in place and signed, is in force without a new start.
+    """
+    try:
+        policy = current_policy(party.workspace, party.plan, party.clock())
+        if policy.digest == own.terms.policy.digest:
+            return own, None
+        verifier = replace(own.verifier, store=store(party.workspace, policy))
+    except (UserError, Refused, Unavailable) as error:
+        return own, error
+    party.tell("policy", version=policy.policy.version, digest=policy.digest)
+    return replace(own, terms=replace(own.terms, policy=policy), verifier=verifier), None

@@ -277,6 +277,8 @@ _LINES = {
     "step": "{where}: {step}",
     "verdict": "answer: {message}",
     "failure": "{where} failed here: {code}: {message}",
+    "policy": "follows policy version {version} from now on",
+    "policy_trouble": "warning: {message}",
     "withdrawn": "the round closed without this party",
     "waiting": "{reason}; trying again in {seconds} s",
     "certificate": "{message}",

@@ -228,7 +228,7 @@ def _words(policy: "Policy") -> Iterator[str]:
     if excused.members:
         who = "every collaborator" if ALL in excused.members else ", ".join(excused.members)
         yield f"  without evidence: {who}, because: {excused.reason}"
-        yield f"  these receive: {', '.join(excused.receives)}"
+        yield f"  these receive: {', '.join(excused.receives) or 'nothing'}"
     yield from ("", "Its platform")
     yield f"  has the status {' or '.join(tcb.allowed)}"
     if tcb.grace.statuses:

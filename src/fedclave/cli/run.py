@@ -13,6 +13,7 @@ from typing import Any
 from fedclave.algorithms import assignment, catalogue
 from fedclave.algorithms.core import Algorithm
 from fedclave.cli import attesting, auditing, models, releasing, sealing, upkeep
+from fedclave.cli.connecting import connector
 from fedclave.cli.options import LISTEN_HERE
 from fedclave.engine import journal
 from fedclave.engine.aggregator import Aggregator, Rules
@@ -26,17 +27,13 @@ from fedclave.errors import PlanError, UserError
 from fedclave.learners.base import Site
 from fedclave.plan import Plan
 from fedclave.tensors import Stored, Tensors
-from fedclave.transport.grpc import frames, memory
-from fedclave.transport.grpc.attest import attest
-from fedclave.transport.grpc.channel import open_channel
-from fedclave.transport.grpc.client import Client, Connect, Connection
+from fedclave.transport.grpc import memory
+from fedclave.transport.grpc.client import Client
 from fedclave.transport.grpc.door import Door
 from fedclave.transport.grpc.hub import Hub
 from fedclave.transport.grpc.server import Server, Service
-from fedclave.trust.attesting import Side
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors, Member, admit
-from fedclave.trust.heads import Heads
 from fedclave.trust.judgement import Word
 from fedclave.trust.names import Role
 from fedclave.workspace import assemble, initial
@@ -195,7 +192,8 @@ async def aggregate(
             anchors=anchors.chain,
         )
         kept = None if keep_updates is None else Kept(keep_updates).keep
-        run = Aggregator(_rules(workspace, plan, members), store, hub, events, ledger, kept)
+        rules = _rules(workspace, plan, _asked(members, hub))
+        run = Aggregator(rules, store, hub, events, ledger, kept)
         async with (
             _serving(server, listen),
             _looked_after(party, "aggregator"),
@@ -279,53 +277,6 @@ async def collaborate(
             return await client.run(plan.network.patience_s, plan.network.stall_s)
 
 
-def connector(party: Party, address: str, side: Side | None) -> Connect:
-    """Opens a channel to the aggregator, with the files and the time of each moment.
-
-    Where the plan knows attestation, both ends have attested before anybody uses the channel.
-    """
-    cert, heads = party.workspace.cert, Heads(party.workspace.heads(party.name))
-
-    async def connect() -> Connection:
-        identity = Credentials.read(cert, party.name)
-        opened = await open_channel(
-            address,
-            identity=identity,
-            anchors=Anchors.read(cert),
-            role="aggregator",
-            now=party.clock(),
-            options=frames.OPTIONS,
-        )
-        if side is None:
-            return Connection(channel=opened.channel)
-
-        async def once() -> float:
-            standing, again_s = await attest(
-                opened.channel,
-                side,
-                heads,
-                address=address,
-                server=opened.leaf,
-                own=identity.leaf,
-            )
-            party.tell("attested", peer=AGGREGATOR, **standing.facts())
-            return again_s
-
-        async def keep(again_s: float) -> None:
-            while True:
-                await asyncio.sleep(again_s)
-                again_s = await once()
-
-        try:
-            first_s = await once()
-        except BaseException:
-            await opened.channel.close()
-            raise
-        return Connection(channel=opened.channel, keep=lambda: keep(first_s))
-
-    return connect
-
-
 def _initial(workspace: Workspace) -> Tensors:
     """The initial model that an archive brought."""
     if not workspace.initial.is_file():
@@ -355,6 +306,11 @@ def _rules(workspace: Workspace, plan: Plan, members: Callable[[], Collection[st
         assign=assign,
         members=lambda: sorted(members()),
     )
+
+
+def _asked(members: Callable[[], Collection[str]], hub: Hub) -> Callable[[], Collection[str]]:
+    """The members that rounds are for: every task needs the model, which some may not receive."""
+    return lambda: set(members()) - hub.withheld
 
 
 class _Members:

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from fedclave.cli.run import Party, connector
+from fedclave.cli.connecting import connector
+from fedclave.cli.run import Party
 from fedclave.errors import Code, Refused
 from fedclave.transport.grpc.client import status
 from fedclave.transport.grpc.frames import printable

@@ -84,7 +84,7 @@ class Period:
 
 @dataclass(frozen=True, kw_only=True)
 class Vouched:
-    """Collateral whose every signature leads to ``root``. Only ``vouch`` makes one."""
+    """Collateral whose every signature leads to ``root``. ``vouch`` and ``genuine`` make one."""
 
     collateral: Collateral
     root: pck.Certificate
@@ -149,10 +149,27 @@ def parse(raw: bytes) -> Collateral:
 def vouch(raw: bytes, root_der: bytes) -> Vouched:
     """Verify everything in collateral that does not depend on the time.
 
+    1  It is ``genuine``.
+    2  The root's CRL revokes neither the signers nor the PCK CA.
+    """
+    vouched = genuine(raw, root_der)  # 1
+    for one in (*vouched.signers, vouched.pck_ca):  # 2
+        if vouched.root_crl.revokes(one):
+            raise Refused(
+                Code.ATT_REVOKED if one is vouched.pck_ca else Code.ATT_COLLATERAL_SIGNER,
+                f"the root's revocation list names the certificate {one.name!r} (serial"
+                f" {one.serial:x}). Trust nothing that it signed; {_lower(IMPORT)} if its maker has"
+                " issued another",
+            )
+    return vouched
+
+
+def genuine(raw: bytes, root_der: bytes) -> Vouched:
+    """Collateral as it was made, though it may revoke its own makers: use it by ``vouch`` alone.
+
     1  TCB info and QE identity are of one TEE, and a TCB Signing certificate that the root itself
        issued signed each: a PCK certificate, which a platform holds the key of, may not.
     2  The root signed the root's CRL, the PCK CA the other one.
-    3  The root's CRL revokes neither the signers nor the PCK CA.
     """
     collateral, root = parse(raw), pck.root(root_der)
     if collateral.tcb_info.tee != collateral.qe_identity.tee:  # 1
@@ -170,14 +187,6 @@ def vouch(raw: bytes, root_der: bytes) -> Vouched:
     pck.check_issued(pck_ca, root, what, code)
     root_crl = pck.crl(collateral.root_crl, root, "the root's revocation list", code)
     pck_crl = pck.crl(collateral.pck_crl, pck_ca, "the PCK revocation list", code)
-    for one in (*signers, pck_ca):  # 3
-        if root_crl.revokes(one):
-            raise Refused(
-                Code.ATT_REVOKED if one is pck_ca else Code.ATT_COLLATERAL_SIGNER,
-                f"the root's revocation list names the certificate {one.name!r} (serial"
-                f" {one.serial:x}). Trust nothing that it signed; {_lower(IMPORT)} if its maker has"
-                " issued another",
-            )
     return Vouched(
         collateral=collateral,
         root=root,

@@ -35,22 +35,39 @@ class Store:
     def add(self, raw: bytes, now: datetime) -> Collateral:
         """Import collateral: verified, valid now, and not older than what was imported before.
 
-        ``Refused`` with the reason; the store is then as it was.
+        ``Refused`` with the reason; the store is then as it was. Unless the reason is that it
+        revokes its own makers: that is kept, so that what it was to replace does not count on.
         """
         parsed = collateral.parse(raw)
         chain = parsed.signed_tcb_info.chain.encode("ascii", "replace")
         root_der = pck.choose_root(chain, self.roots)
-        vouched = collateral.vouch(raw, root_der)
+        vouched = collateral.genuine(raw, root_der)
         collateral.check_current(vouched, now)
+        try:
+            collateral.vouch(raw, root_der)
+            revoked = None
+        except Refused as refused:
+            revoked = refused
         extent = vouched.collateral.tcb_info
         name = _name(extent.tee, extent.fmspc, vouched.pck_ca.kind, root_der)
         files.private_folder(self.folder)
         with files.locked(self.folder / ".lock"):
             newest = self._newest()
             found = _marks(vouched)
-            _check_not_older(found, newest.get(name, {}), "what was imported before")
+            known = newest.get(name, {})
+            _check_not_older(found, known, "what was imported before")
+            if revoked is not None:  # of all that it says, the root's list alone counts
+                if not known:
+                    raise revoked
+                found = {**known, "root CRL": found["root CRL"]}
             files.write(self.folder / name, raw)
             files.write(self._marks_file, canonical.encode({**newest, name: found}))
+        if revoked is not None:
+            raise Refused(
+                revoked.code,
+                f"{revoked.message}. It is kept: nobody on such a platform is admitted by what was"
+                " imported before",
+            )
         return vouched.collateral
 
     def find(

@@ -161,6 +161,16 @@ def check_time(policy: Policy, made: datetime, now: datetime) -> None:
         )
 
 
+def check_receives(verdict: Verdict, what: str) -> None:
+    """Raise ``Refused`` (ATT-POLICY) unless the policy lets this peer receive that."""
+    if what not in verdict.receives:
+        raise Refused(
+            Code.ATT_POLICY,
+            f"the policy does not let {verdict.role} {verdict.name} receive the {what}"
+            f" ({verdict.note or 'unattested'}). Run it in a TEE, or {ASK}",
+        )
+
+
 def check_release(policy: Policy, verdict: Verdict, purpose: Purpose, now: datetime) -> None:
     """Raise ``Refused`` unless a secret of this purpose may go to this peer now.
 

@@ -172,11 +172,12 @@ class UnattestedPart(Part):
     reason: Text | None = None
     """Why. It is shown wherever such a member is."""
     receives: Annotated[tuple[Literal["model"], ...], Listed] = ()
-    """What they may receive: ``model``, the model of each round in the clear. Never keys."""
+    """What they may receive: ``model``, the model of each round in the clear. Never keys. ``[]`` is
+    nothing: they may connect, and are asked for no task."""
 
     @model_validator(mode="after")
     def _explained(self) -> Self:
-        if self.members and not (self.reason and self.receives):
+        if self.members and not (self.reason and "receives" in self.model_fields_set):
             raise ValueError(
                 "members without evidence, but not why or what they get. Give reason and receives"
             )

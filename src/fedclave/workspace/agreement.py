@@ -19,7 +19,8 @@ holds (``load``):
        it, this very one, for this party.                             UserError, bad-signature,
                                                                       wrong-contract
     5  Every file that this folder brings into a run is the one
-       that was signed, and none is missing.                          wrong-contract, malformed
+       that was signed, and none is missing; the policy may be a
+       later one, by its own signers' word (``policy_file``).         wrong-contract, malformed
 
 What a run then imports it reads again: who can write to the folder meanwhile can change it. That is
 the party's own operator, and what an enclave, not a signature, keeps out.
@@ -120,13 +121,7 @@ def offered(workspace: Workspace, plan: Plan, author: Ed25519PublicKey) -> Signe
         signed = gate.authored(
             found.envelope, authors=[author], federation=plan.name, plan=plan.digest
         )
-    here, agreed = archive.brought(workspace), signed.contract
-    if plan.attestation is not None and contracts.POLICY in here:
-        # A policy changes by its signers' word, which the plan names and ``policy_file`` checks.
-        here = tuple(name for name in here if name != contracts.POLICY)
-        others = tuple(file for file in agreed.files if file.path != contracts.POLICY)
-        agreed = replace(agreed, files=others)
-    contracts.require(workspace.root, here, agreed)
+    _require_files(workspace, plan, signed.contract)
     return signed
 
 
@@ -213,8 +208,18 @@ def load(workspace: Workspace, plan: Plan, party: str | None) -> SignedContract 
             federation=plan.name,
             plan=plan.digest,
         )
-    contracts.require(workspace.root, archive.brought(workspace), signed.contract)  # 5
+    _require_files(workspace, plan, signed.contract)  # 5
     return signed
+
+
+def _require_files(workspace: Workspace, plan: Plan, agreed: Contract) -> None:
+    here = archive.brought(workspace)
+    if plan.attestation is not None and contracts.POLICY in here:
+        # A policy changes by its signers' word, which the plan names and ``policy_file`` checks.
+        here = tuple(name for name in here if name != contracts.POLICY)
+        others = tuple(file for file in agreed.files if file.path != contracts.POLICY)
+        agreed = replace(agreed, files=others)
+    contracts.require(workspace.root, here, agreed)
 
 
 def _speaks_of_a_contract(workspace: Workspace) -> bool:

@@ -190,3 +190,23 @@ def test_marks_are_readable(tmp_path: Path) -> None:
     one.add(vendor.collateral(), NOW)
     (marks,) = json.loads((one.folder / "newest.json").read_text()).values()
     assert marks["evaluation number"] == 20
+
+
+def test_a_list_that_revokes_the_makers_of_collateral_ends_the_older_one(tmp_path: Path) -> None:
+    vendor = Vendor()
+    one = store(tmp_path, vendor)
+    one.add(issue(vendor, -3), NOW)
+    raw = issue(vendor, -1)
+    begins, ends = NOW - DAY, NOW + 29 * DAY
+    vendor.root_crl = crl(ROOT, vendor.root_key, vendor.ca.serial_number, begins=begins, ends=ends)
+    with pytest.raises(Refused, match="It is kept") as refused:
+        one.add(vendor.collateral(), NOW)
+    assert refused.value.code is Code.ATT_REVOKED
+    with pytest.raises(Refused) as refused:
+        find(one, vendor)
+    assert refused.value.code is Code.ATT_REVOKED
+    with pytest.raises(Refused):  # and nobody learns of it who never trusted the makers
+        store(tmp_path / "other", vendor).add(vendor.collateral(), NOW)
+    assert files(store(tmp_path / "other", vendor)) == []
+    later = one.add(issue(vendor, -0.5), NOW)  # the makers have new certificates, or were cleared
+    assert (find(one, vendor), raw != later.raw) == (later, True)

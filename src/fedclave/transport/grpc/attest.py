@@ -9,7 +9,6 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -23,7 +22,6 @@ from fedclave.trust.attesting import NONCE, VERSIONS, Channel, Nonces, Side, key
 from fedclave.trust.checkpoint import origin_of
 from fedclave.trust.gate import Standing
 from fedclave.trust.heads import Heads, Shown
-from fedclave.trust.policy_file import SignedPolicy
 from fedclave.trust.sessions import Sessions
 
 DEADLINE_S = 30.0
@@ -53,14 +51,10 @@ class Usher:
         log to a member that has seen so many entries.
         """
         self.sessions = sessions
-        self.side = side
+        self.side = side  # another one when the policy changes: who holds the old one is refused
         self._leaf = leaf
         self._log = log
         self._keys: set[bytes] = set()  # ours, also those from before a renewal
-
-    def follow(self, policy: SignedPolicy) -> None:
-        """Go by another policy from now on; who holds the old one is refused."""
-        self.side = replace(self.side, terms=replace(self.side.terms, policy=policy))
 
     def reconsider(self) -> dict[str, Refused]:
         """Look at every session again; returns the members whose session ended, and why."""
@@ -71,7 +65,11 @@ class Usher:
                 standing, policy=side.terms.policy, verifier=side.verifier, now=side.now()
             )
 
-        return {gone.verdict.name: refused for gone, refused in self.sessions.reconsider(look)}
+        ended = self.sessions.reconsider(look, side.now())
+        here = {one.verdict.name for one in self.sessions.standings()}  # perhaps by a newer key
+        return {
+            gone.verdict.name: refused for gone, refused in ended if gone.verdict.name not in here
+        }
 
     async def receive(
         self,

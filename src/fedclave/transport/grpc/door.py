@@ -10,7 +10,8 @@ from urllib.parse import unquote
 
 from cryptography import x509
 
-from fedclave.trust import gate
+from fedclave.errors import Code, Refused
+from fedclave.trust import gate, judgement
 from fedclave.trust.attesting import key_hash
 from fedclave.trust.sessions import Sessions
 
@@ -29,9 +30,27 @@ class Door:
     def admit(self, context: Context) -> gate.Member:
         """The member at the other end of this call, with a live session. Raises ``Refused``."""
         member = self.identify(context)
+        self.check_live(context)
+        return member
+
+    def check_live(self, context: Context) -> None:
+        """Raise ``Refused`` if the session behind a call that goes on is over."""
         if self.sessions is not None:
             self.sessions.require(key_of(certificate_of(context)), self.now())
-        return member
+
+    def check_model(self, context: Context) -> None:
+        """Raise ``Refused`` unless the peer may receive the model now."""
+        if self.sessions is not None:
+            standing = self.sessions.require(key_of(certificate_of(context)), self.now())
+            judgement.check_receives(standing.verdict, "model")
+
+    def withheld(self, context: Context) -> Refused | None:
+        """Why the peer may not receive the model; None also where its session is over."""
+        try:
+            self.check_model(context)
+        except Refused as refused:
+            return refused if refused.code is Code.ATT_POLICY else None
+        return None
 
     def identify(self, context: Context) -> gate.Member:
         """The member at the other end of this call, attested or not. Raises ``Refused``."""

@@ -6,7 +6,7 @@ again on each new connection of its member; the request's id makes that harmless
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from fedclave.engine.events import Events
@@ -29,6 +29,8 @@ class Session:
     certificate: str  # fingerprint
     instance: str
     address: str
+    withheld: Callable[[], Refused | None] = lambda: None
+    """Why this member may not receive the model now."""
     down: "asyncio.Queue[pb.Down | None]" = field(default_factory=asyncio.Queue)
     alive: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -94,6 +96,11 @@ class Hub:
         return sorted(self._sessions)
 
     @property
+    def withheld(self) -> set[str]:
+        """Names of connected members that may not receive the model."""
+        return {name for name, one in self._sessions.items() if one.withheld() is not None}
+
+    @property
     def round(self) -> int:
         """The round of the open requests; 0 between rounds."""
         return max((ask.request.round for ask in self._asks.values()), default=0)
@@ -109,7 +116,8 @@ class Hub:
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ask = self._asks[member] = _Ask(request, update, accept, answered)
         try:
-            self._send(member, pb.Down(request=frames.request_to_wire(request)))
+            if (session := self._sessions.get(member)) is not None:
+                self._offer(session, ask)
             await answered
         finally:
             if self._asks.get(member) is ask:
@@ -139,7 +147,7 @@ class Hub:
         self._certificates[member] = session.certificate
         self._events.emit("member_joined", member=member, address=session.address)
         if (ask := self._asks.get(member)) is not None and not ask.is_judged:
-            session.down.put_nowait(pb.Down(request=frames.request_to_wire(ask.request)))
+            self._offer(session, ask)
         if self._done is not None:
             self._dismiss(session, self._done)
         async with self._arrived:
@@ -261,6 +269,13 @@ class Hub:
             code = Code.LATE if ask is not None else Code.NOT_ASKED
             raise Refused(code, "this request is not open: its round is over, or it was not asked")
         return ask
+
+    def _offer(self, session: Session, ask: _Ask) -> None:
+        """Send a request, or give it up: who may not receive the model cannot do any task."""
+        if (refused := session.withheld()) is None:
+            session.down.put_nowait(pb.Down(request=frames.request_to_wire(ask.request)))
+        elif not ask.answered.done():
+            ask.answered.set_exception(refused)
 
     def _send(self, member: str, message: pb.Down) -> None:
         if (session := self._sessions.get(member)) is not None:

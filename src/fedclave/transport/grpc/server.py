@@ -158,7 +158,11 @@ class Service:
             raise Refused(Code.MALFORMED, "a Work stream begins with a hello")
         version = self._agree(first.hello)
         session = Session(
-            member.name, member.fingerprint, first.hello.instance, address_of(context)
+            member.name,
+            member.fingerprint,
+            first.hello.instance,
+            address_of(context),
+            lambda: self._door.withheld(context),
         )
         await context.write(
             pb.Down(
@@ -236,6 +240,7 @@ class Service:
 
     async def _fetch(self, member: gate.Member, asked: pb.FetchRequest, context: Context) -> None:
         digest = frames.sha256(asked.digest)
+        self._door.check_model(context)
         self._hub.offered(member.name, digest)
         try:
             file = self._store.path(digest).open("rb", buffering=0)
@@ -247,6 +252,7 @@ class Service:
             file.seek(asked.offset)
             async with self._moving() as moved:
                 while chunk := file.read(CHUNK):
+                    self._door.check_model(context)  # a session may end while a model is sent
                     await context.write(chunk)
                     self._hub.traffic.down += len(chunk)
                     moved()
@@ -262,6 +268,7 @@ class Service:
             async with self._moving() as moved:
                 await context.write(pb.PushReply(offset=upload.offset))
                 while (frame := _frame(await context.read()))[:1] == frames.DATA:
+                    self._door.check_live(context)
                     data = memoryview(frame)[1:]
                     if len(data) != min(CHUNK, upload.layout.size - upload.offset) or not data:
                         raise Refused(Code.WRONG_OFFSET, f"{len(data)} bytes at {upload.offset}")
