@@ -272,7 +272,7 @@ class Federation:
     def start_aggregator(self) -> Party:
         """Start `fx aggregator start`, whatever comes of it."""
         listen = self.address or "localhost:0"
-        return self._start(self.folder, "aggregator", "start", "--listen", listen)
+        return self._start("aggregator", "start", "--listen", listen)
 
     def operator(self, folder: Path) -> Party:
         """Start `fx aggregator start` in a workspace of its own, with what an archive brings."""
@@ -291,8 +291,8 @@ class Federation:
 
     def collaborator(self, name: str) -> Party:
         """Start `fx collaborator start`."""
-        home = self.homes.get(name, self.folder)
-        return self._start(home, "collaborator", "start", "-n", name, "--address", self.address)
+        command = ("collaborator", "start", "-n", name, "--address", self.address)
+        return self._start(*command, home=self.homes.get(name))
 
     def all(self) -> list[Party]:
         """Start every collaborator."""
@@ -316,9 +316,9 @@ class Federation:
         for party in self._parties:
             party.kill()
 
-    def _start(self, home: Path, *command: str) -> Party:
+    def _start(self, *command: str, home: Path | None = None) -> Party:
         simulated = ["--allow-simulated"] if self.proving else []
-        options = ["-C", str(home), *simulated]
+        options = ["-C", str(home or self.folder), *simulated]
         party = Party(*command[:2], *options, *command[2:], changes=self.changes)
         self._parties.append(party)
         return party
