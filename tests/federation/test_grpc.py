@@ -188,6 +188,6 @@ def test_round_without_a_quorum_stops_and_resumes(tmp_path: Path) -> None:
 def test_port_in_use_is_said(fed: Federation) -> None:
     with socket.create_server(("localhost", 0)) as taken:
         fed.address = f"localhost:{taken.getsockname()[1]}"
-        party = fed._start(fed.folder, "aggregator", "start", "--listen", fed.address)
+        party = fed._start("aggregator", "start", "--listen", fed.address)
         assert party.end() == 4
         assert "--listen" in str(party.events) + party.stderr

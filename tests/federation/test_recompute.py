@@ -31,7 +31,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
         aggregator = keeping(fed)
         members = [
             fed._start(
-                fed.folder,
                 *("collaborator", "start", "-n", name, "--address", fed.address),
                 *("--keep-updates", str(fed.folder / f"kept-{name}")),
             )
@@ -47,7 +46,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
 
 def keeping(fed: Federation) -> Party:
     party = fed._start(
-        fed.folder,
         *("aggregator", "start", "--listen", fed.address or "localhost:0"),
         *("--keep-updates", str(fed.folder / "kept")),
     )

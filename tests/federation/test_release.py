@@ -79,7 +79,6 @@ def test_models_and_data_are_sealed_from_end_to_end(fed: Federation, tmp_path: P
     data.unlink()
     bernd = fed.collaborator("bernd")
     anna = fed._start(
-        fed.folder,
         *("collaborator", "start", "-n", "anna", "--address", fed.address),
         *("-d", str(tmp_path / "anna.txt.sealed")),
     )
@@ -87,7 +86,6 @@ def test_models_and_data_are_sealed_from_end_to_end(fed: Federation, tmp_path: P
     for _ in range(2):  # a kill while it waits costs nothing
         anna.kill()
         anna = fed._start(
-            fed.folder,
             *("collaborator", "start", "-n", "anna", "--address", fed.address),
             *("-d", str(tmp_path / "anna.txt.sealed")),
         )

@@ -191,7 +191,7 @@ async def aggregate(
             read=lambda: Credentials.read(workspace.cert, party.name),
             anchors=anchors.chain,
         )
-        kept = None if keep_updates is None else Kept(keep_updates).keep
+        kept = None if keep_updates is None else Kept(keep_updates).begin().keep
         rules = _rules(workspace, plan, _asked(members, hub))
         run = Aggregator(rules, store, hub, events, ledger, kept)
         async with (
@@ -268,7 +268,9 @@ async def collaborate(
                 _algorithm(plan),
                 assemble.bounds(plan),
                 notebook,
-                (lambda update: None) if keep_updates is None else Kept(keep_updates).keep_file,
+                (lambda update: None)
+                if keep_updates is None
+                else Kept(keep_updates).begin().keep_file,
             ),
             lambda event, fields: party.tell(event, **fields),
         )

@@ -6,9 +6,11 @@ An update is kept before its answer counts, so a round that is recorded has all 
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Self
 
 from fedclave.algorithms.core import Algorithm
 from fedclave.algorithms.folds import Range, blocks_of, check_values, check_weight, delta_layout
+from fedclave.engine.store import drop_unfinished
 from fedclave.errors import Bug, Refused, Unavailable, UserError
 from fedclave.tensors import Stored, Tensors, digest, file_digest, layout_of, store_content
 
@@ -16,10 +18,15 @@ BLOCK = 2**20  # bytes
 
 
 class Kept:
-    """The updates in a folder."""
+    """The updates in a folder. One process at a time writes there."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    def begin(self) -> Self:
+        """Remove what a killed process was writing."""
+        drop_unfinished(self._folder)
+        return self
 
     def keep(self, digest: str, pieces: Iterator[memoryview]) -> None:
         """Write an update, durably; it may be there already. ``Unavailable``: the disk."""
