@@ -84,7 +84,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any],
 def test_json_is_one_object_with_the_agreed_keys(ran: Any) -> None:
     _, value, _ = ran
     assert set(value) == {
-        "rounds", "accuracy", "seconds", "bytes", "digest", "model", "events", "plot"}  # fmt: skip
+        "rounds", "accuracy", "seconds", "bytes", "digest", "model", "events", "plot",
+        "attestation"}  # fmt: skip
+    assert value["attestation"] == "SIMULATED"
     assert value["rounds"] == 4
     assert set(value["accuracy"]) == {"global", "alone", "pooled"}
     assert set(value["accuracy"]["alone"]) == {"alice", "bob", "carol"}

@@ -28,7 +28,6 @@ from fedclave.trust.credentials import Credentials
 from fedclave.trust.dcap import DcapJudge
 from fedclave.trust.gate import SignedContract, Standing
 from fedclave.trust.heads import Shown
-from fedclave.trust.judgement import Word
 from fedclave.trust.names import Role
 from fedclave.trust.policy_file import SignedPolicy
 from fedclave.trust.quoting import QuotingService, SimulatedAttester
@@ -42,6 +41,9 @@ if TYPE_CHECKING:
 
 RECONSIDER_S = 30.0
 """Between two looks at the policy, the collateral and the sessions that hang on them."""
+
+Tell = Callable[..., None]
+"""``tell(event, **fields)``: where what happens is recorded."""
 
 ROLES: dict[str, Role] = {"aggregator": "aggregator", "collaborators": "collaborator"}
 """What a plan's ``attestation.required`` calls the roles."""
@@ -153,13 +155,10 @@ def _attester(
     return SimulatedAttester(service.socket, measured.digest)
 
 
-async def own_word(party: "Party", own: Side) -> Word:
-    """How the aggregator stands itself, of which it tells."""
+async def rehearsed(party: "Party", own: Side) -> Standing:
+    """How this party stands by its own policy: better known before others refuse it."""
     leaf = Credentials.read(party.workspace.cert, party.name).leaf
-    standing = await asyncio.to_thread(_rehearsed, own, attesting.key_hash(leaf))
-    word = standing.verdict.word
-    party.tell("attestation", **standing.facts())
-    return word
+    return await asyncio.to_thread(_rehearsed, own, attesting.key_hash(leaf))
 
 
 def usher(party: "Party", own: Side, log: Callable[[int], Shown]) -> Usher:
@@ -193,7 +192,6 @@ def asked(
 
 
 def _rehearsed(own: Side, key: bytes) -> Standing:
-    """How this party stands by its own policy: better known before others refuse it."""
     channel = Channel(own=key, peer=key)
     nonces = Nonces(given=secrets.token_bytes(NONCE), asked=secrets.token_bytes(NONCE))
     mirrored = Nonces(given=nonces.asked, asked=nonces.given)
@@ -207,16 +205,16 @@ def _rehearsed(own: Side, key: bytes) -> Standing:
 
 @asynccontextmanager
 async def reconsidered(
-    party: "Party", usher: Usher | None, cut: Callable[[str], None]
+    party: "Party", usher: Usher | None, cut: Callable[[str], None], tell: Tell
 ) -> AsyncIterator[None]:
     """Sessions are looked at again while they last: policy and collateral may change.
 
-    ``cut`` ends the connection of a member whose session has ended.
+    ``cut`` ends the connection of a member whose session has ended; ``tell`` hears of both.
     """
     if usher is None:
         yield
         return
-    task = asyncio.create_task(_reconsider(party, usher, cut))
+    task = asyncio.create_task(_reconsider(party, usher, cut, tell))
     try:
         yield
     finally:
@@ -224,7 +222,7 @@ async def reconsidered(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _reconsider(party: "Party", usher: Usher, cut: Callable[[str], None]) -> None:
+async def _reconsider(party: "Party", usher: Usher, cut: Callable[[str], None], tell: Tell) -> None:
     said: dict[str, str] = {}
 
     def trouble(what: str, error: FedclaveError | None) -> None:
@@ -235,11 +233,11 @@ async def _reconsider(party: "Party", usher: Usher, cut: Callable[[str], None]) 
 
     while True:
         await asyncio.sleep(RECONSIDER_S)
-        usher.side, error = followed(party, usher.side)
+        usher.side, error = followed(party, usher.side, tell)
         trouble("policy", error)
         try:  # whatever became of the policy: a revocation must not wait for it
             for name, refused in (await asyncio.to_thread(usher.reconsider)).items():
-                party.tell("session_ended", member=name, code=refused.code, message=refused.message)
+                tell("session_ended", member=name, code=str(refused.code), message=refused.message)
                 cut(name)
         except FedclaveError as error:  # of this machine; who attests anew is not let in either
             trouble("collateral", error)
@@ -247,7 +245,7 @@ async def _reconsider(party: "Party", usher: Usher, cut: Callable[[str], None]) 
             trouble("collateral", None)
 
 
-def followed(party: "Party", own: Side) -> tuple[Side, FedclaveError | None]:
+def followed(party: "Party", own: Side, tell: Tell) -> tuple[Side, FedclaveError | None]:
     """A side by the policy that lies in the workspace now; or as it was, and what is wrong there.
 
     So the next version, once it is in place and signed, is in force without a new start.
@@ -259,5 +257,6 @@ def followed(party: "Party", own: Side) -> tuple[Side, FedclaveError | None]:
         verifier = replace(own.verifier, store=store(party.workspace, policy))
     except (UserError, Refused, Unavailable) as error:
         return own, error
-    party.tell("policy", version=policy.policy.version, digest=policy.digest)
+    signers = list(policy.signed_by)
+    tell("policy", version=policy.policy.version, digest=policy.digest, signers=signers)
     return replace(own, terms=replace(own.terms, policy=policy), verifier=verifier), None

@@ -112,15 +112,24 @@ class Ledger:
                     policy=event["policy"],
                 )
             )
-        elif event["event"] == "peer_refused":
-            known = event["peer"] in self._words
+        elif event["event"] in ("peer_refused", "session_ended"):
+            peer = event.get("member") or event["peer"]
             self._write(
                 RefusalRecord(
                     at=at,
                     code=Code(event["code"]),
-                    peer=event["peer"] if known else None,
-                    word=self._words.get(event["peer"]),
+                    peer=peer if peer in self._words else None,
+                    word=self._words.get(peer),
                     message=records.shortened(event["message"]),
+                )
+            )
+        elif event["event"] == "policy":
+            self._write(
+                PolicyRecord(
+                    at=at,
+                    version=event["version"],
+                    policy=event["digest"],
+                    signers=tuple(event["signers"]),
                 )
             )
 

@@ -63,7 +63,7 @@ def _attested(
 
     async def once(opened: Opened, identity: Credentials) -> float:
         nonlocal side
-        side, error = attesting.followed(party, side)
+        side, error = attesting.followed(party, side, party.tell)
         if error is not None:
             party.tell("policy_trouble", message=str(error))
         standing, again_s = await attest(

@@ -190,11 +190,15 @@ def _changed_package(folder: Path) -> Path:
         "            self._copies = [*getattr(self, '_copies', []), list(body.blocks())]\n",
     )
     _replace(
-        package / "cli" / "attesting.py",
-        "    standing = await asyncio.to_thread(_rehearsed, own, attesting.key_hash(leaf))\n"
-        "    word = standing.verdict.word\n"
-        '    party.tell("attestation", **standing.facts())\n',
-        "    word = Word.SIMULATED\n",
+        package / "cli" / "run.py",
+        "            standing = await attesting.rehearsed(party, side)\n"
+        "            own = standing.verdict.word\n",
+        "            own = Word.SIMULATED\n",
+    )
+    _replace(
+        package / "cli" / "run.py",
+        '            events.emit("attestation", **standing.facts())\n',
+        "",
     )
     return folder
 

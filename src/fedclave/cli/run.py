@@ -164,11 +164,13 @@ async def aggregate(
         anchors = Anchors.read(workspace.cert)
         usher, ledger, own = None, None, Word.NOT_ATTESTED
         if side is not None:
-            own = await attesting.own_word(party, side)
+            standing = await attesting.rehearsed(party, side)
+            own = standing.verdict.word
             ledger = auditing.Ledger.open(workspace, plan, side.terms, own)
             stack.callback(ledger.close)
             ledger.begin(workspace, side.terms, party.clock)
             events.listen(ledger.take)
+            events.emit("attestation", **standing.facts())
             usher = attesting.usher(party, side, ledger.shown)
         over = None
         if side is not None and recipient is not None:
@@ -197,7 +199,7 @@ async def aggregate(
         async with (
             _serving(server, listen),
             _looked_after(party, "aggregator"),
-            attesting.reconsidered(party, usher, hub.cut),
+            attesting.reconsidered(party, usher, hub.cut, events.emit),
         ):
             party.tell("listening", address=_reachable(listen, server.port, plan))
             before = len(store.records())

@@ -47,6 +47,27 @@ FIELDS: dict[str, dict[str, str]] = {
         "reason": "why it takes part without evidence, or what the policy notes of it",
         "expires": "when its session ends, unless it attests again (ISO 8601, UTC)",
     },
+    "attestation": {
+        "word": "how the aggregator itself stands, by its own policy",
+        "measurement": "what it runs; empty if not attested",
+        "tcb": "status of its platform; empty if not attested",
+        "advisories": "security advisories that apply to the platform",
+        "collateral_age_s": "age of what the platform was judged by",
+        "evidence": "SHA-256 of what was signed in its quote",
+        "policy": "digest of the policy",
+        "reason": "why it needs no evidence, or what the policy notes of it",
+        "expires": "when its session with a member would end (ISO 8601, UTC)",
+    },
+    "policy": {
+        "version": "of the attestation policy that is in force from now on",
+        "digest": "its digest",
+        "signers": "key ids of those who signed it",
+    },
+    "session_ended": {
+        "member": "name",
+        "code": "error code",
+        "message": "why what it proved is not good enough any more",
+    },
     "member_left": {"member": "name", "reason": "why its connection ended"},
     "peer_refused": {
         "peer": "name or address",
