@@ -21,7 +21,7 @@ from tests.support.federation import FX, WAIT_S, Party
 
 from fedclave import tensors
 from fedclave.cli import standing
-from fedclave.cli.run import Party as Side
+from fedclave.cli.party import Party as Side
 from fedclave.errors import Refused
 from fedclave.plan import load
 from fedclave.trust.credentials import Credentials

@@ -28,7 +28,8 @@ from fedclave.cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from fedclave.cli.run import Ended, Party
+    from fedclave.cli.party import Party
+    from fedclave.cli.run import Ended
 
 app = noun("aggregator", "Certify and run the aggregator.")
 
@@ -54,14 +55,15 @@ def generate_cert_request(
     as_json: Json = False,
 ) -> None:
     """Make the aggregator's key, which stays here, and cert/aggregator.csr for the CA."""
-    from fedclave.cli import exchange, run
+    from fedclave.cli import exchange
+    from fedclave.cli.party import AGGREGATOR
     from fedclave.plan import load
     from fedclave.workspace import layout
 
     opened = layout.open_(workspace)
     plan = load(opened.plan)
     hosts = host or [plan.network.address.rpartition(":")[0].strip("[]")]
-    subject = exchange.Subject(workspace=opened, role="aggregator", name=run.AGGREGATOR)
+    subject = exchange.Subject(workspace=opened, role="aggregator", name=AGGREGATOR)
     exchange.request(subject, plan.name, hosts, as_json)
 
 
@@ -79,11 +81,12 @@ def certify(
     Asks whether both sides see the same fingerprint. When key and CA are in one workspace, the
     certificate is in place at once; else aggregator.cert.pem is the file to send back.
     """
-    from fedclave.cli import exchange, run
+    from fedclave.cli import exchange
+    from fedclave.cli.party import AGGREGATOR
     from fedclave.workspace import layout
 
     opened = layout.open_(workspace)
-    subject = exchange.Subject(workspace=opened, role="aggregator", name=run.AGGREGATOR)
+    subject = exchange.Subject(workspace=opened, role="aggregator", name=AGGREGATOR)
     exchange.certify(subject, request, import_, passphrase_file, yes=yes, as_json=as_json)
 
 
@@ -104,15 +107,14 @@ def start(
     from functools import partial
 
     from fedclave.cli import attesting, run
+    from fedclave.cli.party import AGGREGATOR, Party
     from fedclave.plan import load
     from fedclave.workspace import layout
 
     opened = layout.open_(workspace.absolute())  # paths in events mean the same everywhere
     plan = load(opened.plan)
     attesting.run_from_source(plan, "aggregator", allow_simulated=allow_simulated)
-    party = run.Party(
-        workspace=opened, plan=plan, name=run.AGGREGATOR, clock=lambda: datetime.now(UTC)
-    )
+    party = Party(workspace=opened, plan=plan, name=AGGREGATOR, clock=lambda: datetime.now(UTC))
     work = partial(
         run.aggregate,
         listen=listen or run.wildcard(plan.network.address),

@@ -62,9 +62,9 @@ def show(
     if not path.exists() and options.is_address(what):
         if name is None:
             raise typer.BadParameter("Say which party asks: --name NAME.", param_hint="'--name'")
-        from fedclave.cli import attesting
+        from fedclave.cli import connecting
 
-        facts = attesting.asked(workspace, name, what, allow_simulated=allow_simulated)
+        facts = connecting.asked(workspace, name, what, allow_simulated=allow_simulated)
         word = f"{facts['word']}: {what} proves that it runs this, to {name}, now."
         lines = [word, "", *console.rows(dict(facts))]
         if facts["word"] == "SIMULATED":

@@ -14,12 +14,12 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedclave.errors import FedclaveError, Refused, Unavailable, UserError
-from fedclave.plan import Plan, load
+from fedclave.plan import Plan
 from fedclave.transport.grpc.attest import Usher
 from fedclave.trust import attesting, measure, policy_file, release, roots, sgx
 from fedclave.trust.attesting import NONCE, Attester, Channel, Nonces, Side, Terms
@@ -33,11 +33,11 @@ from fedclave.trust.policy_file import SignedPolicy
 from fedclave.trust.quoting import QuotingService, SimulatedAttester
 from fedclave.trust.sessions import Sessions
 from fedclave.trust.verify import Verifier
-from fedclave.workspace import agreement, layout
+from fedclave.workspace import agreement
 from fedclave.workspace.layout import Workspace
 
 if TYPE_CHECKING:
-    from fedclave.cli.run import Party
+    from fedclave.cli.party import Party
 
 RECONSIDER_S = 30.0
 """Between two looks at the policy, the collateral and the sessions that hang on them."""
@@ -165,30 +165,6 @@ def usher(party: "Party", own: Side, log: Callable[[int], Shown]) -> Usher:
     """The aggregator's part in ``Attest``; ``log`` shows its log's head (``Log.shown``)."""
     cert = party.workspace.cert
     return Usher(own, Sessions(), lambda: Credentials.read(cert, party.name).leaf, log)
-
-
-def asked(
-    folder: Path, name: str, address: str, *, allow_simulated: bool
-) -> dict[str, str | float]:
-    """What the aggregator at an address proves to a party, now."""
-    from fedclave.cli import connecting, run, signals
-
-    workspace = layout.open_(folder)
-    party = run.Party(
-        workspace=workspace, plan=load(workspace.plan), name=name, clock=lambda: datetime.now(UTC)
-    )
-    heard: list[dict[str, Any]] = []
-    with side(party, "collaborator", allow_simulated=allow_simulated) as own:
-        if own is None:
-            raise UserError(f"{workspace.plan} asks for no attestation, so nobody proves anything")
-
-        async def once() -> None:
-            party = replace(asking, listener=heard.append)
-            await (await connecting.connector(party, address, own)()).channel.close()
-
-        asking = party
-        signals.run(once())
-    return {key: value for key, value in heard[-1].items() if key not in ("v", "time", "event")}
 
 
 def _rehearsed(own: Side, key: bytes) -> Standing:

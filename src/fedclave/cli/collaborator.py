@@ -26,7 +26,7 @@ from fedclave.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from fedclave.cli.run import Party
+    from fedclave.cli.party import Party
 
 app = noun("collaborator", "Certify, test and run a collaborator.")
 
@@ -231,7 +231,7 @@ def ping(
 
 
 def _party(folder: Path, name: str) -> "Party":
-    from fedclave.cli.run import Party
+    from fedclave.cli.party import Party
     from fedclave.plan import load
     from fedclave.workspace import layout
 

@@ -3,9 +3,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 from fedclave.cli import attesting
+from fedclave.cli.party import Party
+from fedclave.errors import UserError
+from fedclave.plan import load
 from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.attest import attest
 from fedclave.transport.grpc.channel import Opened, open_channel
@@ -14,12 +20,10 @@ from fedclave.trust.attesting import Side
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors
 from fedclave.trust.heads import Heads
-
-if TYPE_CHECKING:
-    from fedclave.cli.run import Party
+from fedclave.workspace import layout
 
 
-def connector(party: "Party", address: str, side: Side | None) -> Connect:
+def connector(party: Party, address: str, side: Side | None) -> Connect:
     """Opens a channel to the aggregator, with the files and the time of each moment.
 
     Where the plan knows attestation, both ends have attested before anybody uses the channel.
@@ -56,7 +60,7 @@ def connector(party: "Party", address: str, side: Side | None) -> Connect:
 
 
 def _attested(
-    party: "Party", address: str, side: Side
+    party: Party, address: str, side: Side
 ) -> Callable[[Opened, Credentials], Awaitable[float]]:
     """Attests on a channel, by the policy of that moment; returns when to do it again."""
     heads = Heads(party.workspace.heads(party.name))
@@ -78,3 +82,26 @@ def _attested(
         return again_s
 
     return once
+
+
+def asked(
+    folder: Path, name: str, address: str, *, allow_simulated: bool
+) -> dict[str, str | float]:
+    """What the aggregator at an address proves to a party, now."""
+    from fedclave.cli import signals
+
+    workspace = layout.open_(folder)
+    party = Party(
+        workspace=workspace, plan=load(workspace.plan), name=name, clock=lambda: datetime.now(UTC)
+    )
+    heard: list[dict[str, Any]] = []
+    with attesting.side(party, "collaborator", allow_simulated=allow_simulated) as own:
+        if own is None:
+            raise UserError(f"{workspace.plan} asks for no attestation, so nobody proves anything")
+        connect = connector(replace(party, listener=heard.append), address, own)
+
+        async def once() -> None:
+            await (await connect()).channel.close()
+
+        signals.run(once())
+    return {key: value for key, value in heard[-1].items() if key not in ("v", "time", "event")}

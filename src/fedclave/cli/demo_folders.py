@@ -17,6 +17,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from fedclave.cli import demo_trust, run
+from fedclave.cli.party import AGGREGATOR
 from fedclave.errors import Bug, UserError
 from fedclave.plan import Plan
 from fedclave.trust import keys, pki, requests
@@ -116,7 +117,7 @@ def make(
     authority = pki.Authority.create(
         root / "ca" / "cert", loaded.name, secrets.token_urlsafe(32).encode(), now
     )
-    _certify(authority, aggregator, "aggregator", run.AGGREGATOR, now)
+    _certify(authority, aggregator, "aggregator", AGGREGATOR, now)
     parties = {}
     for name in party_names:
         parties[name] = archive.unpack(packed, root / name)

@@ -16,8 +16,9 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fedclave.cli import demo_folders, run
+from fedclave.cli import demo_folders
 from fedclave.cli.demo_folders import Folders
+from fedclave.cli.party import AGGREGATOR
 from fedclave.errors import Code, Refused
 from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.attest import ask
@@ -37,14 +38,14 @@ Answer = Callable[[bytes, pb.Challenge], Awaitable[pb.Evidence]]
 async def rogue(folders: Folders, address: str, mode: str) -> AsyncIterator[str]:
     """The address of a rogue before the aggregator at ``address``."""
     async with AsyncExitStack() as stack:
-        aggregator = Credentials.read(folders.aggregator.cert, run.AGGREGATOR)
+        aggregator = Credentials.read(folders.aggregator.cert, AGGREGATOR)
         if mode == "replay":
             shown = aggregator  # its key was on the host's disk
             answer = await _recorded(folders, address, aggregator.leaf)
         else:
             now = datetime.now(UTC)
             members.add_member(folders.aggregator, NAME)
-            shown = demo_folders.certified(folders.authority, "aggregator", run.AGGREGATOR, now)
+            shown = demo_folders.certified(folders.authority, "aggregator", AGGREGATOR, now)
             own = demo_folders.certified(folders.authority, "collaborator", NAME, now)
             channel = await stack.enter_async_context(_channel(address, aggregator.leaf, own))
             answer = _passed_on(channel, aggregator.leaf if mode == "key" else None)

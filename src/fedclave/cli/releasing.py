@@ -41,7 +41,7 @@ from fedclave.workspace import agreement, initial
 from fedclave.workspace.layout import Workspace
 
 if TYPE_CHECKING:
-    from fedclave.cli.run import Party
+    from fedclave.cli.party import Party
 
 FOLDER = "releases"  # within the workspace's logs/
 MAX_KEY = 4096  # bytes of a sealed key

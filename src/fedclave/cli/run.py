@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fedclave.algorithms import assignment, catalogue
 from fedclave.algorithms.core import Algorithm
 from fedclave.cli import attesting, auditing, models, releasing, sealing, upkeep
 from fedclave.cli.connecting import connector
 from fedclave.cli.options import LISTEN_HERE
+from fedclave.cli.party import Party
 from fedclave.engine import journal
 from fedclave.engine.aggregator import Aggregator, Rules
 from fedclave.engine.collaborator import Collaborator
-from fedclave.engine.events import SCHEMA, Events
+from fedclave.engine.events import Events
 from fedclave.engine.keep import Kept
 from fedclave.engine.notebook import Notebook
 from fedclave.engine.spool import Spool
@@ -33,42 +33,15 @@ from fedclave.transport.grpc.door import Door
 from fedclave.transport.grpc.hub import Hub
 from fedclave.transport.grpc.server import Server, Service
 from fedclave.trust.credentials import Credentials
-from fedclave.trust.gate import Anchors, Member, admit
+from fedclave.trust.gate import Anchors
 from fedclave.trust.judgement import Word
 from fedclave.trust.names import Role
 from fedclave.workspace import assemble, initial
 from fedclave.workspace.layout import Workspace
 from fedclave.workspace.members import LiveMembers
 
-AGGREGATOR = "aggregator"
-"""The name of the one aggregator of a federation."""
-
 GOODBYE_S = 5.0  # how long the parties have to hear that the run is over
 RECALL_S = 25.0  # the same where it was over before: longer than they pause between two attempts
-Clock = Callable[[], datetime]
-Listener = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Party:
-    """One end of a run on this machine: its workspace and plan, its name, and who listens."""
-
-    workspace: Workspace
-    plan: Plan
-    name: str
-    clock: Clock
-    listener: Listener = lambda event: None
-
-    def tell(self, event: str, **fields: Any) -> None:
-        """Tell the listener something that the engine's events do not know."""
-        at = self.clock().isoformat()
-        self.listener({"v": SCHEMA, "time": at, "event": event, **fields})
-
-    def certified(self, role: Role) -> Member:
-        """What the gate says of our own certificate: better known before than after."""
-        leaf = Credentials.read(self.workspace.cert, self.name).leaf
-        anchors = Anchors.read(self.workspace.cert)
-        return admit(leaf, anchors=anchors, role=role, now=self.clock(), members={self.name})
 
 
 def set_aside(

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fedclave.cli.connecting import connector
-from fedclave.cli.run import Party
+from fedclave.cli.party import Party
 from fedclave.errors import Code, Refused
 from fedclave.transport.grpc.client import status
 from fedclave.transport.grpc.frames import printable
