@@ -199,8 +199,8 @@ def test_members_of_an_honest_log_find_one_history(fed: Federation, tmp_path: Pa
 
 
 def test_what_a_member_has_seen_grows_with_the_run_and_survives_kill_9(tmp_path: Path) -> None:
-    freshness = "{session_s: 4, reattest_s: 1}"
-    options = {"proving": ("aggregator",), "members": MEMBERS, "freshness": freshness}
+    rules = {"freshness": {"session_s": 4, "reattest_s": 1}}
+    options: dict[str, Any] = {"proving": ("aggregator",), "members": MEMBERS, "rules": rules}
     with federation(tmp_path / "ws", **options) as fed:
         busy = fed.busy("anna", in_round=2)
         aggregator = fed.aggregator()

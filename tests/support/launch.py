@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from fedclave.cli import aggregator, attest, attesting, collaborator, main, policy
+from fedclave.engine.events import FIELDS
 
 
 class Turned:
@@ -32,6 +33,11 @@ class Turned:
         """The time here."""
         ahead = float(self._file.read_text() or 0) if self._file.exists() else 0.0
         return datetime.now(zone) + timedelta(seconds=ahead)
+
+
+def _nothing() -> dict[str, str]:
+    """What an event tells of a standing that nobody found out."""
+    return dict.fromkeys(FIELDS["attestation"], "")
 
 
 def change(
@@ -51,7 +57,7 @@ def change(
         side = attesting.Side
         attesting.Side = lambda **own: side(**{**own, "allow_simulated": False})  # type: ignore
     if unrehearsed or unallowed:
-        word = SimpleNamespace(verdict=SimpleNamespace(word="SIMULATED"), facts=dict)
+        word = SimpleNamespace(verdict=SimpleNamespace(word="SIMULATED"), facts=_nothing)
         attesting._rehearsed = lambda own, key: word  # type: ignore[assignment]
 
 

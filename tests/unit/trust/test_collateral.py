@@ -83,7 +83,7 @@ def test_the_older_of_the_two_evaluation_numbers_counts() -> None:
         changed()[:-1] + b', "pck_crl": "00"}',
         changed().decode().encode("utf-16"),
     ],
-    ids=lambda raw: f"{len(raw)} bytes",
+    ids=range(12),
 )
 def test_what_is_not_its_form_is_refused(raw: bytes) -> None:
     assert code_of(lambda: collateral.parse(raw)) is Code.ATT_COLLATERAL

@@ -245,6 +245,7 @@ def spare_bits(line: str) -> str:
         "ed25519:é",
         spare_bits(LINES[0]),
     ],
+    ids=range(13),
 )
 def test_other_texts_are_no_keys(text: str) -> None:
     with pytest.raises(UserError, match="is not a public key"):

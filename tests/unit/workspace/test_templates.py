@@ -31,6 +31,7 @@ def train(learners, plan, params):
     return params
 
 
+@pytest.mark.timeout(600)  # its threads wait long for each other beside other tests
 @pytest.mark.parametrize("name", templates())
 def test_the_federation_reads_digits_better_than_any_party_alone(name, tmp_path):
     pytest.importorskip("sklearn")
