@@ -178,7 +178,7 @@ USER_MISTAKES = {
         {"src/learner.py": "from src.a import b", "src/a.py": "\n\nb = = 1\n"},
         "src/a.py:3: SyntaxError",
     ),
-    "null bytes": ({"src/learner.py": "x = '\0'"}, "SyntaxError"),
+    "null bytes": ({"src/learner.py": "x = '\0'"}, "SyntaxError|ValueError"),
     "top level": ({"src/learner.py": "x = 1\n\n1 / 0\n"}, "src/learner.py:3: ZeroDivisionError"),
     "exit": ({"src/learner.py": "import sys\nsys.exit(3)\n"}, "src/learner.py:2: SystemExit: 3"),
     "package": (
