@@ -24,7 +24,7 @@ def model(finished: dict[str, object]) -> tensors.Stored:
 
 
 def ended_as_refused(party: Party, code: str) -> str:
-    assert party.end() == 3, party.stderr
+    assert party.end() == 3, (party.stderr, party.events)
     error = party.events[-1]["error"]
     assert (error["kind"], error["code"]) == ("refused", code)
     return str(error["message"])

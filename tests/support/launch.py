@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from fedclave.cli import aggregator, attest, attesting, collaborator, main, policy
+from fedclave.cli import aggregator, attest, attesting, collaborator, main, policy, vigil
 from fedclave.engine.events import FIELDS
 
 
@@ -52,7 +52,7 @@ def change(
         for module in (aggregator, attest, attesting, collaborator, policy):
             module.datetime = Turned(Path(clock))  # type: ignore[attr-defined]
     if reconsider_s:
-        attesting.RECONSIDER_S = reconsider_s
+        vigil.RECONSIDER_S = reconsider_s
     if unallowed:
         side = attesting.Side
         attesting.Side = lambda **own: side(**{**own, "allow_simulated": False})  # type: ignore

@@ -18,6 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedclave.cli import vigil
 from fedclave.errors import FedclaveError, Refused, Unavailable, UserError
 from fedclave.plan import Plan
 from fedclave.transport.grpc.attest import Usher
@@ -38,9 +39,6 @@ from fedclave.workspace.layout import Workspace
 
 if TYPE_CHECKING:
     from fedclave.cli.party import Party
-
-RECONSIDER_S = 30.0
-"""Between two looks at the policy, the collateral and the sessions that hang on them."""
 
 Tell = Callable[..., None]
 """``tell(event, **fields)``: where what happens is recorded."""
@@ -190,35 +188,41 @@ async def reconsidered(
     if usher is None:
         yield
         return
-    task = asyncio.create_task(_reconsider(party, usher, cut, tell))
-    try:
+    async with vigil.beside(_reconsider(party, usher, cut, tell)):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _reconsider(party: "Party", usher: Usher, cut: Callable[[str], None], tell: Tell) -> None:
-    said: dict[str, str] = {}
-
-    def trouble(what: str, error: FedclaveError | None) -> None:
-        message = "" if error is None else str(error)
-        if message and message != said.get(what):
-            party.tell("policy_trouble", message=message)
-        said[what] = message
-
-    while True:
-        await asyncio.sleep(RECONSIDER_S)
+    troubles, due = Troubles(party), False
+    async for changed in vigil.looks(party.workspace):
+        if not (due := due or changed):
+            continue
         usher.side, error = followed(party, usher.side, tell)
-        trouble("policy", error)
+        troubles.note("policy", error)
         try:  # whatever became of the policy: a revocation must not wait for it
             for name, refused in (await asyncio.to_thread(usher.reconsider)).items():
                 tell("session_ended", member=name, code=str(refused.code), message=refused.message)
                 cut(name)
         except FedclaveError as error:  # of this machine; who attests anew is not let in either
-            trouble("collateral", error)
+            troubles.note("collateral", error)
         else:
-            trouble("collateral", None)
+            troubles.note("collateral", None)
+            due = error is not None  # what could not be done is tried at the next look
+
+
+class Troubles:
+    """What keeps a party from looking again: each is told once, until it changes."""
+
+    def __init__(self, party: "Party") -> None:
+        self._party = party
+        self._said: dict[str, str] = {}
+
+    def note(self, what: str, error: FedclaveError | None) -> None:
+        """Tell of an error, if it is not the last one of its kind; None: there is none."""
+        message = "" if error is None else str(error)
+        if message and message != self._said.get(what):
+            self._party.tell("policy_trouble", message=message)
+        self._said[what] = message
 
 
 def followed(party: "Party", own: Side, tell: Tell) -> tuple[Side, FedclaveError | None]:

@@ -2,24 +2,26 @@
 """How a member reaches the aggregator: mutual TLS and, where the plan asks for it, attestation."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedclave.cli import attesting
+from fedclave.cli import attesting, vigil
 from fedclave.cli.party import Party
-from fedclave.errors import UserError
+from fedclave.errors import Code, Refused, Unavailable, UserError
 from fedclave.plan import load
 from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.attest import attest
 from fedclave.transport.grpc.channel import Opened, open_channel
 from fedclave.transport.grpc.client import Connect, Connection
+from fedclave.trust import gate
 from fedclave.trust.attesting import Side
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors
 from fedclave.trust.heads import Heads
+from fedclave.trust.sessions import Sessions
 from fedclave.workspace import layout
 
 
@@ -29,7 +31,7 @@ def connector(party: Party, address: str, side: Side | None) -> Connect:
     Where the plan knows attestation, both ends have attested before anybody uses the channel.
     """
     cert = party.workspace.cert
-    attested = None if side is None else _attested(party, address, side)
+    judge = None if side is None else _Judge(party, address, side)
 
     async def connect() -> Connection:
         identity = Credentials.read(cert, party.name)
@@ -41,47 +43,117 @@ def connector(party: Party, address: str, side: Side | None) -> Connect:
             now=party.clock(),
             options=frames.OPTIONS,
         )
-        if attested is None:
-            return Connection(channel=opened.channel)
+        if judge is None:
+            return Connection(channel=opened.channel, keep=lambda: _watch(party, opened, None))
 
-        async def keep(again_s: float) -> None:
+        async def again(seconds: float) -> None:
             while True:
-                await asyncio.sleep(again_s)
-                again_s = await attested(opened, identity)
+                await asyncio.sleep(seconds)
+                seconds = await judge.attest(opened, identity)
 
         try:
-            first_s = await attested(opened, identity)
+            first_s = await judge.attest(opened, identity)
         except BaseException:
             await opened.channel.close()
             raise
-        return Connection(channel=opened.channel, keep=lambda: keep(first_s))
+        return Connection(
+            channel=opened.channel,
+            keep=lambda: vigil.first_failure(again(first_s), _watch(party, opened, judge)),
+        )
 
     return connect
 
 
-def _attested(
-    party: Party, address: str, side: Side
-) -> Callable[[Opened, Credentials], Awaitable[float]]:
-    """Attests on a channel, by the policy of that moment; returns when to do it again."""
-    heads = Heads(party.workspace.heads(party.name))
+async def _watch(party: Party, opened: Opened, judge: "_Judge | None") -> None:
+    """Raise ``Refused`` once the aggregator at the other end is not to be trusted any more."""
+    due = False
+    async for changed in vigil.looks(party.workspace):
+        if judge is not None:
+            judge.check_time()
+        if not (due := due or changed):
+            continue
+        _admit(party, opened)
+        due = judge is not None and not await judge.reconsider()
 
-    async def once(opened: Opened, identity: Credentials) -> float:
-        nonlocal side
-        side, error = attesting.followed(party, side, party.tell)
-        if error is not None:
-            party.tell("policy_trouble", message=str(error))
+
+def _admit(party: Party, opened: Opened) -> None:
+    """Put the aggregator's certificate before the gate again: it may be revoked by now."""
+    try:
+        gate.admit(
+            opened.leaf,
+            anchors=Anchors.read(party.workspace.cert),
+            role="aggregator",
+            now=party.clock(),
+            members=None,
+        )
+    except Refused as refused:
+        if refused.code is Code.CERTIFICATE_EXPIRED:  # it may have been renewed: look
+            raise Unavailable(refused.message) from refused
+        raise
+
+
+class _Judge:
+    """A member's judgement of the aggregator, by the policy and the collateral of each moment."""
+
+    def __init__(self, party: Party, address: str, side: Side) -> None:
+        self._party, self._address, self._side = party, address, side
+        self._heads = Heads(party.workspace.heads(party.name))
+        self._sessions = Sessions()  # of one: the aggregator's
+        self._troubles = attesting.Troubles(party)
+
+    async def attest(self, opened: Opened, identity: Credentials) -> float:
+        """Attest on a channel; returns after how many seconds to do it again."""
+        self._follow()
         standing, again_s = await attest(
             opened.channel,
-            side,
-            heads,
-            address=address,
+            self._side,
+            self._heads,
+            address=self._address,
             server=opened.leaf,
             own=identity.leaf,
         )
-        party.tell("attested", peer="aggregator", **standing.facts())
+        self._sessions.open(_THE, standing)
+        self._party.tell("attested", peer="aggregator", **standing.facts())
         return again_s
 
-    return once
+    def check_time(self) -> None:
+        """Raise ``Unavailable`` when what the aggregator proved is too old: it must do it again."""
+        try:
+            self._sessions.require(_THE, self._side.now())
+        except Refused as refused:
+            raise Unavailable(refused.message) from refused
+
+    async def reconsider(self) -> bool:
+        """Look again at what the aggregator proved. Whether that could be done, or ``Refused``."""
+        followed = self._follow()
+        standing, side = self._sessions.require(_THE, self._side.now()), self._side
+        look = partial(
+            gate.reconsider,
+            standing,
+            policy=side.terms.policy,
+            verifier=side.verifier,
+            now=side.now(),
+        )
+        try:
+            await asyncio.to_thread(look)
+        except (UserError, Unavailable) as error:  # of this machine, not of the aggregator
+            self._troubles.note("collateral", error)
+            return False
+        except Refused as refused:
+            raise Refused(
+                refused.code, f"the aggregator is not trusted any more: {refused.message}"
+            ) from refused
+        self._troubles.note("collateral", None)
+        return followed
+
+    def _follow(self) -> bool:
+        self._side, error = attesting.followed(self._party, self._side, self._party.tell)
+        self._troubles.note("policy", error)
+        return error is None
+
+
+_THE = b"aggregator"
+"""The key of the only session that a member keeps."""
 
 
 def asked(

@@ -31,7 +31,8 @@ from fedclave.transport.grpc import memory
 from fedclave.transport.grpc.client import Client
 from fedclave.transport.grpc.door import Door
 from fedclave.transport.grpc.hub import Hub
-from fedclave.transport.grpc.server import Server, Service
+from fedclave.transport.grpc.port import Server
+from fedclave.transport.grpc.server import Service
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors
 from fedclave.trust.judgement import Word

@@ -13,6 +13,7 @@ from fedclave.tensors import sync_folder
 
 PRIVATE = 0o600
 PUBLIC = 0o644
+_ROOM = "Free space or change the folder's owner, then run again"
 
 
 def write(path: Path, data: bytes, mode: int = PUBLIC) -> None:
@@ -67,7 +68,10 @@ def private_folder(folder: Path) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file; other processes and threads that lock it wait."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be locked ({error.strerror}). {_ROOM}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -80,7 +84,4 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unavailable(
-            f"{path} could not be written ({error.strerror}). Free space or change the folder's"
-            " owner, then run again"
-        ) from error
+        raise Unavailable(f"{path} could not be written ({error.strerror}). {_ROOM}") from error

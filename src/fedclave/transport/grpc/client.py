@@ -105,12 +105,14 @@ class Client:
 
     async def _work(self, connection: Connection) -> str:
         channel = connection.channel
-        async with self._told():
-            call = channel.stream_stream(
-                f"/{SERVICE}/Work",
-                request_serializer=pb.Up.SerializeToString,
-                response_deserializer=pb.Down.FromString,
-            )()
+        async with self._told() as of:
+            call = of(
+                channel.stream_stream(
+                    f"/{SERVICE}/Work",
+                    request_serializer=pb.Up.SerializeToString,
+                    response_deserializer=pb.Down.FromString,
+                )()
+            )
             hello = pb.Hello(
                 versions=WIRE_VERSIONS,
                 plan=self._plan,
@@ -157,12 +159,14 @@ class Client:
         self, channel: grpc.aio.Channel, request: str, packet: Packet, path: Path
     ) -> None:
         """Upload an update from where the aggregator has it."""
-        call = channel.stream_stream(
-            f"/{SERVICE}/Push", response_deserializer=pb.PushReply.FromString
-        )()
         begin = pb.PushBegin(request=request, digest=packet.digest, size=packet.size)
         commit = pb.PushCommit(digest=packet.digest, size=packet.size)
-        async with self._told():
+        async with self._told() as of:
+            call = of(
+                channel.stream_stream(
+                    f"/{SERVICE}/Push", response_deserializer=pb.PushReply.FromString
+                )()
+            )
             await call.write(frames.BEGIN + begin.SerializeToString())
             ready = await _within(call.read(), self._stall_s)
             if ready is grpc.aio.EOF:
@@ -188,14 +192,14 @@ class Client:
         finally:
             await connection.channel.close()
 
-    def _told(self) -> AbstractAsyncContextManager[None]:
-        return _told(self._address)
+    def _told(self) -> AbstractAsyncContextManager[Callable[[Any], Any]]:
+        return frames.told(self._address)
 
 
 async def status(address: str, connect: Connect) -> pb.StatusReply:
     """Ask the aggregator how things stand (``fx collaborator ping``)."""
     channel = (await connect()).channel
-    async with channel, _told(address):
+    async with channel, frames.told(address):
         call = channel.unary_stream(
             f"/{SERVICE}/Status",
             request_serializer=pb.StatusRequest.SerializeToString,
@@ -205,17 +209,6 @@ async def status(address: str, connect: Connect) -> pb.StatusReply:
         async for reply in call:
             return reply
     raise Unavailable(f"{address}: no answer to Status")
-
-
-@asynccontextmanager
-async def _told(address: str) -> AsyncIterator[None]:
-    """Turn the errors of gRPC into ours."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise frames.error(error, address) from error
-    except asyncio.InvalidStateError as error:  # a write on a call that has ended
-        raise Unavailable(f"{address}: the call has ended") from error
 
 
 class _Stream:

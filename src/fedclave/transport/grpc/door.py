@@ -30,19 +30,27 @@ class Door:
     def admit(self, context: Context) -> gate.Member:
         """The member at the other end of this call, with a live session. Raises ``Refused``."""
         member = self.identify(context)
-        self.check_live(context)
+        self._standing(context, member)
         return member
 
-    def check_live(self, context: Context) -> None:
-        """Raise ``Refused`` if the session behind a call that goes on is over."""
-        if self.sessions is not None:
-            self.sessions.require(key_of(certificate_of(context)), self.now())
-
     def check_model(self, context: Context) -> None:
-        """Raise ``Refused`` unless the peer may receive the model now."""
-        if self.sessions is not None:
-            standing = self.sessions.require(key_of(certificate_of(context)), self.now())
+        """Raise ``Refused`` unless the peer may take part, and receive the model, now."""
+        standing = self._standing(context, self.identify(context))
+        if standing is not None:
             judgement.check_receives(standing.verdict, "model")
+
+    def _standing(self, context: Context, member: gate.Member) -> gate.Standing | None:
+        """How a member stands that has attested by this name, not by another one on its key."""
+        if self.sessions is None:
+            return None
+        standing = self.sessions.require(key_of(certificate_of(context)), self.now())
+        if standing.verdict.name != member.name:
+            raise Refused(
+                Code.ATT_KEY_BINDING,
+                f"{standing.verdict.name!r} has attested on this key, and not {member.name!r}. Each"
+                " party needs a key of its own: have this one certified anew",
+            )
+        return standing
 
     def withheld(self, context: Context) -> Refused | None:
         """Why the peer may not receive the model; None also where its session is over."""

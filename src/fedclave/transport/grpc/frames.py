@@ -90,6 +90,29 @@ async def ended(call: Any) -> grpc.aio.AioRpcError:
 
 
 @asynccontextmanager
+async def told(address: str) -> AsyncIterator[Callable[[Any], Any]]:
+    """Turn the errors of gRPC into ours. What it yields takes a call, and gives it back.
+
+    A write on a call that has ended says only that; how such a call ended is asked of it.
+    """
+    calls: list[Any] = []
+
+    def of(call: Any) -> Any:
+        calls.append(call)
+        return call
+
+    try:
+        yield of
+    except grpc.aio.AioRpcError as failed:
+        raise error(failed, address) from failed
+    except asyncio.InvalidStateError as failed:
+        for call in calls:
+            if call.done() and await call.code() is not grpc.StatusCode.OK:
+                raise error(await ended(call), address) from failed
+        raise Unavailable(f"{address}: the call has ended") from failed
+
+
+@asynccontextmanager
 async def moving(within_s: float) -> AsyncIterator[Callable[[], None]]:
     """Raise ``TimeoutError`` unless what this yields is called again within so many seconds.
 

@@ -19,8 +19,8 @@ from fedclave.errors import Code, Refused, Unavailable
 from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.door import address_of
 from fedclave.transport.grpc.frames import CHUNK
+from fedclave.transport.grpc.port import require_free
 from fedclave.transport.grpc.proto import release_pb2 as pb
-from fedclave.transport.grpc.server import require_free
 from fedclave.trust.release import Context
 from fedclave.trust.releasing import MAX_CHALLENGE, Grant, Offer, Receiver, Releaser
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The aggregator's port: Attest, Work, Fetch, Push and Status over mutual TLS 1.3.
+"""The aggregator's calls: Attest, Work, Fetch, Push and Status over mutual TLS 1.3.
 
 Before a body is read, in every call: the gate admits the certificate of the channel, its TLS key
 has attested (every call but ``Attest``, where the plan requires attestation), the member's quota
@@ -9,7 +9,6 @@ allows the call, and its open request asks for it. A call that makes no progress
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from time import monotonic
@@ -30,9 +29,10 @@ from fedclave.transport.grpc.hub import Hub, Session
 from fedclave.transport.grpc.proto import federation_pb2 as pb
 from fedclave.transport.grpc.quota import Quota, Told
 from fedclave.trust import gate
-from fedclave.trust.credentials import Credentials
 
 HELLO_S = 10.0
+LOOK_S = 1.0
+"""Between two looks at whether the member of a quiet stream may still take part."""
 MAX_SAID = 1024  # characters of a refusal in an event: a peer may have chosen some of them
 
 
@@ -209,13 +209,21 @@ class Service:
         try:
             while True:
                 getting = asyncio.create_task(session.down.get())
-                await asyncio.wait({getting, reading}, return_when=asyncio.FIRST_COMPLETED)
-                if not getting.done():
-                    return reading.result()
+                while not getting.done():
+                    await asyncio.wait(
+                        {getting, reading}, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    if reading.done() and not getting.done():
+                        return reading.result()
+                    try:  # a certificate may be revoked while a stream is open
+                        self._door.admit(context)
+                    except Refused as refused:
+                        if refused.code is Code.ATT_REQUIRED:  # it may come back, and attest
+                            return refused.message
+                        raise
                 message = getting.result()
                 if message is None:
                     return "the aggregator ended the connection"
-                self._door.admit(context)  # a certificate may be revoked while a stream is open
                 await asyncio.wait_for(context.write(message), self._stall_s)
         except TimeoutError as error:
             raise Refused(Code.TOO_SLOW, "the Work stream is not being read") from error
@@ -252,7 +260,7 @@ class Service:
             file.seek(asked.offset)
             async with self._moving() as moved:
                 while chunk := file.read(CHUNK):
-                    self._door.check_model(context)  # a session may end while a model is sent
+                    self._door.check_model(context)  # it may be revoked while a model is sent
                     await context.write(chunk)
                     self._hub.traffic.down += len(chunk)
                     moved()
@@ -268,7 +276,7 @@ class Service:
             async with self._moving() as moved:
                 await context.write(pb.PushReply(offset=upload.offset))
                 while (frame := _frame(await context.read()))[:1] == frames.DATA:
-                    self._door.check_live(context)
+                    self._door.admit(context)  # as for _fetch
                     data = memoryview(frame)[1:]
                     if len(data) != min(CHUNK, upload.layout.size - upload.offset) or not data:
                         raise Refused(Code.WRONG_OFFSET, f"{len(data)} bytes at {upload.offset}")
@@ -337,74 +345,5 @@ def _parsed(frame: bytes, tag: bytes, kind: Any) -> Any:
         raise Refused(Code.MALFORMED, f"a {tag.decode()} frame that does not parse") from error
 
 
-class Server:
-    """The bound port. ``address`` tells where, once started."""
-
-    def __init__(self, service: Service, read: Callable[[], Credentials], anchors: bytes) -> None:
-        self._service = service
-        self._read = read
-        self._roots = anchors
-        self._server: grpc.aio.Server | None = None
-        self.port = 0
-
-    async def start(self, address: str) -> None:
-        """Listen. Raises ``Unavailable`` if the port is taken or the address is not ours."""
-        options = [*frames.OPTIONS, *_SERVER_OPTIONS]
-        self._server = grpc.aio.server(options=options)
-        self._server.add_generic_rpc_handlers((self._service.handlers(),))
-        try:
-            await require_free(address)
-            self.port = self._server.add_secure_port(address, self._credentials())
-        except (OSError, RuntimeError, ValueError) as error:
-            raise Unavailable(
-                f"cannot listen on {address} ({error}). Stop what listens there, or choose another"
-                " address with --listen"
-            ) from error
-        await self._server.start()
-
-    async def stop(self, grace_s: float) -> None:
-        """Let open calls end for that long, then cut them."""
-        if self._server is not None:
-            await self._server.stop(grace_s)
-
-    def _credentials(self) -> grpc.ServerCredentials:
-        """Key and certificate are read again when their file changes: renewal needs no restart."""
-        current = self._read()
-
-        def configuration(credentials: Credentials) -> grpc.ServerCertificateConfiguration:
-            pair = (credentials.key, credentials.chain)
-            return grpc.ssl_server_certificate_configuration([pair], self._roots)
-
-        def renewed() -> grpc.ServerCertificateConfiguration | None:
-            nonlocal current
-            latest = self._read()
-            if latest == current:
-                return None
-            current = latest
-            return configuration(latest)
-
-        return grpc.dynamic_ssl_server_credentials(
-            configuration(current), renewed, require_client_authentication=True
-        )
-
-
-async def require_free(address: str) -> None:
-    """Raise ``OSError`` unless each of the name's addresses is free; gRPC is content with one."""
-    host, _, port = address.rpartition(":")
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    for family, kind, protocol, _, where in found:
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
-
-
 _FOR_GOOD = {Code.CERTIFICATE_REVOKED, Code.UNKNOWN_MEMBER}
 """Refusals after which a member will not be back with this certificate."""
-
-_SERVER_OPTIONS = [
-    ("grpc.so_reuseport", 0),
-    ("grpc.max_concurrent_streams", 16),
-    ("grpc.server_handshake_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-]
