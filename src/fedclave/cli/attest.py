@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedclave.cli import console, options, tee
+from fedclave.cli import console, options, sigstruct, tee
 from fedclave.cli.options import AllowSimulated, Json, WorkspaceDir, command, noun
 from fedclave.cli.policy import policy_app
 
@@ -39,11 +39,12 @@ QuoteFile = Annotated[Path, typer.Argument(metavar="QUOTE", help="A file that ho
     "show",
     "fx attest show quote.bin",
     "fx attest show enclave.pem",
+    "fx attest show aggregator.sig",
     "fx attest show localhost:8443 -n alice",
 )
 def show(
     what: Annotated[
-        str, typer.Argument(metavar="QUOTE|CERT|HOST:PORT", help="What shows the evidence.")
+        str, typer.Argument(metavar="QUOTE|CERT|SIG|HOST:PORT", help="What shows the evidence.")
     ],
     name: Annotated[
         str | None,
@@ -53,10 +54,10 @@ def show(
     workspace: WorkspaceDir = Path(),
     as_json: Json = False,
 ) -> None:
-    """Show what a quote, an enclave's certificate (RA-TLS) or a running aggregator says.
+    """Show what a quote, a certificate (RA-TLS), a SIGSTRUCT or a running aggregator says.
 
-    Of a file nothing is verified: anybody can write such bytes. An aggregator is asked as a
-    collaborator asks it (fl-attest/1), and verified by this workspace's policy.
+    A file is no proof: anybody can write a quote, or sign code with a key of his own. An aggregator
+    is asked as a collaborator asks it (fl-attest/1), and verified by this workspace's policy.
     """
     path = Path(what)
     if not path.exists() and options.is_address(what):
@@ -71,7 +72,11 @@ def show(
             lines += ["", "SIMULATED: a TEE that protects nobody. Whoever runs it can lie."]
         console.answer(facts, lines, as_json)
         return
-    value = {"verified": False, **_evidence(_read(path))}
+    raw = _read(path)
+    if sigstruct.is_one(raw):
+        sigstruct.show(raw, as_json)
+        return
+    value = {"verified": False, **_evidence(raw)}
     lines = console.rows({key: item for key, item in value.items() if key != "verified"})
     lines += ["", "NOT VERIFIED. Verify it with 'fx attest verify QUOTE --collateral FILE'."]
     console.answer(value, lines, as_json)
