@@ -33,6 +33,7 @@ from fedclave.cli import (
     console,
     data,
     demo,
+    doctor,
     invite,
     join,
     model,
@@ -60,6 +61,7 @@ audit_heads.add_to(audit.app)
 invite.add_to(app)
 join.add_to(app)
 demo.add_to(app)
+doctor.add_to(app)
 
 
 def main() -> None:
