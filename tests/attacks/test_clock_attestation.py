@@ -5,7 +5,7 @@ The clock of each process is turned by a file (``support.launch``), also while i
 else's stays right.
 """
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,12 @@ def test_an_aggregator_with_its_clock_set_back_admits_nobody_anew(
 
 
 def test_a_member_with_its_clock_set_back_goes_on_only_by_the_right_time(tmp_path: Path) -> None:
-    rules = {"freshness": {"session_s": 3, "reattest_s": 1}}
+    options: dict[str, Any] = {
+        "rules": {"freshness": {"session_s": 3, "reattest_s": 1}},
+        "now": datetime.now(UTC) - timedelta(days=1),  # so that certificates are good 3 hours ago
+    }
     with federation(
-        tmp_path / "ws", proving=BOTH, members=MEMBERS, rules=rules, fraction=0.5, deadline_s=20
+        tmp_path / "ws", proving=BOTH, members=MEMBERS, fraction=0.5, deadline_s=20, **options
     ) as fed:
         fed.busy("anna", in_round=1)
         aggregator = fed.aggregator()

@@ -8,7 +8,7 @@ told the code, the round goes on with the others; what does not concern a member
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from tests.support.federation import Federation, Party, federation
 from tests.support.hostile import hostile, rest
 
 from fedclave.errors import Refused
-from fedclave.trust import roots
+from fedclave.trust import keys, pki, roots
 from fedclave.trust.collateral_store import Store
+from fedclave.trust.credentials import Credentials
 from fedclave.trust.quoting import QuotingEnclave
 from fedclave.trust.simulated import HEALTHY, Faults, SimulatedPlatform
 from fedclave.workspace.layout import Workspace
@@ -116,6 +117,77 @@ def test_a_revoked_member_gets_no_more_of_a_model_that_it_is_fetching(tmp_path: 
             size, code = rest(slowly)
             assert code == "ATT-REVOKED"
             assert size < 60_000_000  # what was under way already
+
+
+@pytest.mark.parametrize("proving", [(), BOTH], ids=["without-attestation", "with-attestation"])
+@pytest.mark.parametrize(
+    ("how", "code"), [("revoked", "certificate-revoked"), ("unlisted", "unknown-member")]
+)
+def test_a_member_that_is_put_out_gets_no_more_of_a_model_that_it_is_fetching(
+    tmp_path: Path, proving: tuple[str, ...], how: str, code: str
+) -> None:
+    options: dict[str, Any] = {"rules": RULES, "proving": proving} if proving else {}
+    large = {"settings": "{count: 20000000}", "members": MEMBERS, **QUORUM}
+    with federation(tmp_path / "ws", **large, **options) as fed:
+        fed.aggregator()
+        own = fed.certify("collaborator", "anna", into="x")
+        with hostile(fed, own) as peer:
+            if proving:
+                m = Mallory(fed, own, peer)
+                assert m.attest(lambda a, t: m.evidence(m.claims(a, t.nonce))) == "SIMULATED"
+            slowly = peer.fetching(peer.work().hear("request").params)
+            next(slowly)
+            if how == "revoked":
+                fed.authority.revoke("anna", datetime.now(UTC))
+            else:
+                fed.admits("bernd")
+            assert calls(peer) == {code}
+            size, found = rest(slowly)
+            assert found == code
+            assert size < 60_000_000  # what was under way already
+
+
+def test_a_quiet_member_that_is_revoked_is_told_at_once(tmp_path: Path) -> None:
+    with federation(tmp_path / "ws", members=MEMBERS) as fed:
+        aggregator = fed.aggregator()
+        anna = fed.collaborator("anna")  # and nobody else: no round begins, nothing is said
+        aggregator.wait("member_joined", member="anna")
+        fed.authority.revoke("anna", datetime.now(UTC))
+        assert anna.end() == 3
+        assert anna.events[-1]["error"]["code"] == "certificate-revoked"
+
+
+def test_what_cannot_be_looked_at_for_a_while_is_looked_at_afterwards(tmp_path: Path) -> None:
+    with two_platforms(tmp_path / "ws") as (fed, other):
+        aggregator, anna, _ = at_work(fed)
+        policies = fed.cert / "policies"
+        away = policies.rename(fed.cert / "away")
+        policies.write_text("no folder")
+        assert aggregator.wait("policy_trouble")["message"]
+        policies.unlink()
+        away.rename(policies)
+        learn(fed, other, Faults(revoked=("pck",)))
+        assert aggregator.wait("session_ended")["code"] == "ATT-REVOKED"
+        assert anna.end() == 3
+
+
+def test_an_attested_key_speaks_for_the_name_that_attested_alone(tmp_path: Path) -> None:
+    with federation(tmp_path / "ws", proving=BOTH, members=MEMBERS, rules=RULES) as fed:
+        fed.aggregator()
+        anna = fed.certify("collaborator", "anna", into="x")
+        key = keys.parse(anna.key, None, "anna")
+        request = pki.make_request(
+            key, federation="kit", role="collaborator", name="bernd", hosts=["localhost"]
+        )
+        leaf = fed.authority.issue(
+            request, role="collaborator", name="bernd", now=fed.now, life=timedelta(days=7)
+        )
+        bernd = Credentials(key=anna.key, chain=pki.bundle(leaf, fed.authority.anchors))
+        with hostile(fed, anna) as peer, hostile(fed, bernd) as twin:
+            m = Mallory(fed, anna, peer)
+            assert m.attest(lambda a, t: m.evidence(m.claims(a, t.nonce))) == "SIMULATED"
+            assert "answered" in calls(peer)
+            assert calls(twin) == {"ATT-KEY-BINDING"}
 
 
 def test_attesting_again_in_the_middle_of_a_round_does_not_disturb_it(tmp_path: Path) -> None:

@@ -205,9 +205,16 @@ async def _reconsider(party: "Party", usher: Usher, cut: Callable[[str], None], 
                 cut(name)
         except FedclaveError as error:  # of this machine; who attests anew is not let in either
             troubles.note("collateral", error)
+        except OSError as failed:
+            troubles.note("collateral", unreadable(failed))
         else:
             troubles.note("collateral", None)
             due = error is not None  # what could not be done is tried at the next look
+
+
+def unreadable(error: OSError) -> Unavailable:
+    """What keeps us from a file that we need, in our words."""
+    return Unavailable(f"{error.filename}: {error.strerror}. Check the path, its owner, the disk")
 
 
 class Troubles:
@@ -237,6 +244,8 @@ def followed(party: "Party", own: Side, tell: Tell) -> tuple[Side, FedclaveError
         verifier = replace(own.verifier, store=store(party.workspace, policy))
     except (UserError, Refused, Unavailable) as error:
         return own, error
+    except OSError as error:
+        return own, unreadable(error)
     signers = list(policy.signed_by)
     tell("policy", version=policy.policy.version, digest=policy.digest, signers=signers)
     return replace(own, terms=replace(own.terms, policy=policy), verifier=verifier), None

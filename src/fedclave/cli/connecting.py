@@ -139,6 +139,9 @@ class _Judge:
         except (UserError, Unavailable) as error:  # of this machine, not of the aggregator
             self._troubles.note("collateral", error)
             return False
+        except OSError as error:
+            self._troubles.note("collateral", attesting.unreadable(error))
+            return False
         except Refused as refused:
             raise Refused(
                 refused.code, f"the aggregator is not trusted any more: {refused.message}"
@@ -166,6 +169,7 @@ def asked(
     party = Party(
         workspace=workspace, plan=load(workspace.plan), name=name, clock=lambda: datetime.now(UTC)
     )
+    attesting.run_from_source(party.plan, "collaborator", allow_simulated=allow_simulated)
     heard: list[dict[str, Any]] = []
     with attesting.side(party, "collaborator", allow_simulated=allow_simulated) as own:
         if own is None:

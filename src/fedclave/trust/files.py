@@ -59,10 +59,11 @@ def read(path: Path, remedy: str) -> bytes:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder, or make it, accessible to its owner alone."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    if folder.stat().st_mode & 0o077:
-        folder.chmod(0o700)
+    """Make a folder, or make it, accessible to its owner alone. ``Unavailable``: it cannot be."""
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if folder.stat().st_mode & 0o077:
+            folder.chmod(0o700)
 
 
 @contextmanager

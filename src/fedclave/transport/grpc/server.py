@@ -103,7 +103,7 @@ class Service:
                     await call(member, incoming, context)
             except Refused as refused:
                 self._record(peer, refused)
-                if refused.code in _FOR_GOOD or name == "Attest":
+                if name == "Attest" or _is_for_good(refused.code):
                     self._hub.expel(gate.fingerprint(certificate_of(context)), refused)
                 await frames.abort(context, refused)
             except Unavailable as error:
@@ -345,5 +345,9 @@ def _parsed(frame: bytes, tag: bytes, kind: Any) -> Any:
         raise Refused(Code.MALFORMED, f"a {tag.decode()} frame that does not parse") from error
 
 
-_FOR_GOOD = {Code.CERTIFICATE_REVOKED, Code.UNKNOWN_MEMBER}
-"""Refusals after which a member will not be back with this certificate."""
+def _is_for_good(code: Code) -> bool:
+    """Whether a member will not be back in this round: its certificate, or what it proved, is no
+    longer good. Who only has to attest again will.
+    """
+    gone = (Code.CERTIFICATE_REVOKED, Code.UNKNOWN_MEMBER)
+    return code in gone or (code.startswith("ATT-") and code is not Code.ATT_REQUIRED)
