@@ -5,6 +5,8 @@ The mirror of ``test_live_sessions``: newer collateral, another policy or a revo
 a member that takes part. It sends nothing more to that aggregator, and says why.
 """
 
+import json
+import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.support import trust
-from tests.support.federation import Federation, federation
+from tests.support.federation import FX, Federation, federation
 
 from fedclave.errors import Refused
 from fedclave.trust import roots
@@ -76,3 +78,16 @@ def test_a_member_leaves_an_aggregator_that_is_not_good_any_more(
         assert anna.events[-1]["error"]["code"] == code
         closed = aggregator.wait("round_closed", round=2)
         assert closed["accepted"] == ["bernd"]
+
+
+def test_a_party_that_must_prove_itself_too_can_ask_what_an_aggregator_runs(tmp_path: Path) -> None:
+    both = ("aggregator", "collaborators")
+    with federation(tmp_path / "ws", proving=both, members=MEMBERS) as fed:
+        fed.aggregator()
+        # The command itself: it starts anew from source, as what is measured must.
+        command = [*FX, "attest", "show", fed.address, "-n", "anna", "-C", str(fed.folder)]
+        shown = subprocess.run(
+            [*command, "--allow-simulated", "--json"], capture_output=True, text=True, timeout=60
+        )
+        assert shown.returncode == 0, shown.stdout + shown.stderr
+        assert json.loads(shown.stdout)["word"] == "SIMULATED"
