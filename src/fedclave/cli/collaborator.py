@@ -71,6 +71,7 @@ def _found(data: Path) -> Path:
     if not data.exists():
         raise UserError(
             f"there is no data at {data.absolute()}. Give the path of a file or folder that is"
+            " there"
         )
     return data.resolve()
 

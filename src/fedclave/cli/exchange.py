@@ -161,7 +161,7 @@ def deliver(
         chain = pki.bundle(leaf, authority.anchors)
         Credentials(key=keys.encode(key), chain=chain).replace(workspace.cert, name)
         return None
-    target = workspace.root / f"{name}.cert.pem"
+    target = workspace.own / f"{name}.cert.pem"
     target.write_bytes(data + authority.recent_crl(now))
     return target
 

@@ -129,8 +129,21 @@ def options(
         bool,
         typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
     ] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="DIR",
+            help="In an image: the party's own folder (keys, data, models, logs), apart from the"
+            " workspace that is measured.",
+            show_default="the workspace",
+        ),
+    ] = None,
 ) -> None:
     """Federated learning that every party can check."""
+    from fedclave.workspace import layout
+
+    layout.keep_state_in(state)
 
 
 def _failed(error: FedclaveError, as_json: bool) -> int:

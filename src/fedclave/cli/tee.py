@@ -68,8 +68,8 @@ def simulate(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
     Store(folder=kept, roots=(platform.root,)).add(collateral, now)
     roots.keep(kept, platform.root)
     sent = {
-        opened.root / "simulated-collateral.json": collateral,
-        opened.root / "simulated-root.der": platform.root,
+        opened.own / "simulated-collateral.json": collateral,
+        opened.own / "simulated-root.der": platform.root,
     }
     for path, data in sent.items():
         with output.new_file(path) as temporary:

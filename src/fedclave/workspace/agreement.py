@@ -214,7 +214,7 @@ def load(workspace: Workspace, plan: Plan, party: str | None) -> SignedContract 
 
 def _require_files(workspace: Workspace, plan: Plan, agreed: Contract) -> None:
     here = archive.brought(workspace)
-    if plan.attestation is not None and contracts.POLICY in here:
+    if plan.attestation is not None and os.path.lexists(workspace.attestation):
         # A policy changes by its signers' word, which the plan names and ``policy_file`` checks.
         here = tuple(name for name in here if name != contracts.POLICY)
         others = tuple(file for file in agreed.files if file.path != contracts.POLICY)

@@ -2,11 +2,11 @@
 """A workspace as one file for the other parties: what all share, nothing that is one party's own.
 
 In: ``plan/plan.yaml``, ``plan/attestation.yaml``, ``plan/model-owner.pub``, ``src/``,
-``requirements.txt``, ``README.md``, ``save/initial.safetensors`` (or ``save/initial.json``, where
-the plan has it sealed); and what vouches for them, where it is there: ``plan/author.pub``,
-``plan/contract.dsse.json``, ``plan/attestation.dsse.json``. Never anything else. Equal workspaces
-give equal bytes: sorted names, fixed times and modes, no compression (Deflate's output differs
-between zlib versions).
+``requirements.txt``, ``requirements.lock``, ``README.md``, ``save/initial.safetensors`` (or
+``save/initial.json``, where the plan has it sealed); and what vouches for them, where it is there:
+``plan/author.pub``, ``plan/contract.dsse.json``, ``plan/attestation.dsse.json``. Never anything
+else. Equal workspaces give equal bytes: sorted names, fixed times and modes, no compression
+(Deflate's output differs between zlib versions).
 
 ``unpack`` trusts nothing of an archive: names must be among the above, plain and unambiguous on any
 file system; sizes are bounded before reading and counted while reading. Nothing appears at the
@@ -48,6 +48,7 @@ _PLAIN = (
     "plan/attestation.yaml",
     "plan/model-owner.pub",
     "requirements.txt",
+    "requirements.lock",
     "README.md",
     "save/initial.json",
     *_VOUCHING,

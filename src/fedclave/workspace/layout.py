@@ -11,7 +11,8 @@ from fedclave.errors import UserError
 from fedclave.workspace import output
 
 _IGNORED = (
-    "# What never leaves this party.\ncert/\ndata/\nlogs/\nsave/\nplan/cols.yaml\nplan/data.yaml\n"
+    "# What never leaves this party.\ncert/\ndata/\nimage/\nlogs/\nsave/\nplan/cols.yaml\n"
+    "plan/data.yaml\n"
 )
 _CACHES = ("__pycache__",)
 _SHARED = "shared"  # no template: the files that are the same in all of them
@@ -19,9 +20,19 @@ _SHARED = "shared"  # no template: the files that are the same in all of them
 
 @dataclass(frozen=True)
 class Workspace:
-    """The paths of one workspace. Nothing is read; ``open_`` checks that there is one."""
+    """The paths of one workspace. Nothing is read; ``open_`` checks that there is one.
+
+    ``state`` is where the party's own files lie, and what vouches for the shared ones, if not in
+    ``root``: in an image the shared files are measured, and cannot be written.
+    """
 
     root: Path
+    state: Path | None = None
+
+    @property
+    def own(self) -> Path:
+        """The folder of what is this party's own."""
+        return self.state or self.root
 
     @property
     def plan(self) -> Path:
@@ -29,24 +40,39 @@ class Workspace:
         return self.root / "plan" / "plan.yaml"
 
     @property
+    def lock(self) -> Path:
+        """The wheels that an image is made of."""
+        return self.root / "requirements.lock"
+
+    @property
+    def requirements(self) -> Path:
+        """What the code needs, as people write it."""
+        return self.root / "requirements.txt"
+
+    @property
+    def image(self) -> Path:
+        """Wheels, and images made of this workspace; never exported."""
+        return self.own / "image"
+
+    @property
     def attestation(self) -> Path:
         """The attestation policy, if the federation has one."""
-        return self.root / "plan" / "attestation.yaml"
+        return self.own / "plan" / "attestation.yaml"
 
     @property
     def attestation_signatures(self) -> Path:
         """The policy as its signers signed it."""
-        return self.root / "plan" / "attestation.dsse.json"
+        return self.own / "plan" / "attestation.dsse.json"
 
     @property
     def contract(self) -> Path:
         """The contract, signed by its author."""
-        return self.root / "plan" / "contract.dsse.json"
+        return self.own / "plan" / "contract.dsse.json"
 
     @property
     def author(self) -> Path:
         """The author's public key as it came with the workspace: not trusted by that."""
-        return self.root / "plan" / "author.pub"
+        return self.own / "plan" / "author.pub"
 
     def acceptance(self, name: str) -> Path:
         """A data owner's word that a local party may take part."""
@@ -55,12 +81,12 @@ class Workspace:
     @property
     def members(self) -> Path:
         """The authorised members (``workspace.members``); on the aggregator only."""
-        return self.root / "plan" / "cols.yaml"
+        return self.own / "plan" / "cols.yaml"
 
     @property
     def data_paths(self) -> Path:
         """Where each local member's data lies (``workspace.members``); never exported."""
-        return self.root / "plan" / "data.yaml"
+        return self.own / "plan" / "data.yaml"
 
     @property
     def src(self) -> Path:
@@ -70,7 +96,7 @@ class Workspace:
     @property
     def cert(self) -> Path:
         """The party's keys and certificates, 0700."""
-        return self.root / "cert"
+        return self.own / "cert"
 
     def heads(self, name: str) -> Path:
         """What a local party has seen of others' logs (``trust.heads``)."""
@@ -79,22 +105,22 @@ class Workspace:
     @property
     def data(self) -> Path:
         """The party's data, unless ``plan/data.yaml`` points elsewhere."""
-        return self.root / "data"
+        return self.own / "data"
 
     @property
     def save(self) -> Path:
         """Models, checkpoints and the journal."""
-        return self.root / "save"
+        return self.own / "save"
 
     @property
     def initial(self) -> Path:
         """The weights before round 1."""
-        return self.save / "initial.safetensors"
+        return self.root / "save" / "initial.safetensors"
 
     @property
     def initial_layout(self) -> Path:
         """What is known of the initial weights where they travel sealed (``workspace.initial``)."""
-        return self.save / "initial.json"
+        return self.root / "save" / "initial.json"
 
     @property
     def model_owner(self) -> Path:
@@ -108,7 +134,7 @@ class Workspace:
     @property
     def logs(self) -> Path:
         """Events and the audit log."""
-        return self.root / "logs"
+        return self.own / "logs"
 
     @property
     def events(self) -> Path:
@@ -126,9 +152,18 @@ class Workspace:
         self.cert.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+_state: Path | None = None
+
+
+def keep_state_in(folder: Path | None) -> None:
+    """From now on ``open_`` opens workspaces whose own files lie there: ``fx --state FOLDER``."""
+    global _state
+    _state = folder
+
+
 def open_(root: Path) -> Workspace:
     """The workspace in a folder. Raises ``UserError`` if there is no plan in it."""
-    workspace = Workspace(root)
+    workspace = Workspace(root, _state)
     if not workspace.plan.is_file():
         where = root.absolute()
         raise UserError(

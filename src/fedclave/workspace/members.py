@@ -140,11 +140,11 @@ _Dumper.add_representer(
 
 
 def _absolute(workspace: Workspace, path: str | Path) -> Path:
-    return workspace.root.absolute() / path
+    return workspace.own.absolute() / path
 
 
 def _shown(workspace: Workspace, path: Path) -> str:
-    root = workspace.root.absolute()
+    root = workspace.own.absolute()
     whole = root / path
     return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
 
