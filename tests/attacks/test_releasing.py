@@ -25,7 +25,7 @@ from tests.support.hostile import code_of
 from fedclave.plan import load
 from fedclave.tensors import Stored, write
 from fedclave.transport.grpc.proto import release_pb2 as pb
-from fedclave.transport.grpc.release import SERVICE
+from fedclave.transport.grpc.release import MAX_STRANGERS, SERVICE
 from fedclave.trust import claims, dsse, policy, ratls, release, sealed, signing
 from fedclave.trust.attesting import key_hash
 from fedclave.trust.credentials import Credentials
@@ -44,7 +44,8 @@ class Call:
 
     def __init__(self, address: str) -> None:
         self._ups: queue.Queue[pb.ReleaseUp | None] = queue.Queue()
-        self._channel = grpc.insecure_channel(address)
+        alone = [("grpc.use_local_subchannel_pool", 1)]  # a connection of its own
+        self._channel = grpc.insecure_channel(address, options=alone)
         self._call = self._channel.stream_stream(
             f"/{SERVICE}/Release",
             request_serializer=pb.ReleaseUp.SerializeToString,
@@ -68,6 +69,10 @@ class Call:
             self.hear()
         self.end()
         return code_of(error.value)
+
+    def when_over(self, tell: Callable[["Call"], None]) -> "Call":
+        self._call.add_done_callback(lambda _: tell(self))
+        return self
 
     def end(self) -> None:
         self._call.cancel()
@@ -240,6 +245,24 @@ def test_who_leaves_in_the_middle_holds_up_nobody(scene: Scene) -> None:
     call, _, _ = scene.begin()
     call.say(part=b"some").end()
     assert scene.is_waiting()
+
+
+@pytest.mark.parametrize("number", [1, 3 * MAX_STRANGERS], ids=["one", "many"])
+def test_strangers_who_say_nothing_hold_up_nobody(scene: Scene, number: int) -> None:
+    over: queue.Queue[Call] = queue.Queue()
+    strangers = [Call(scene.address).when_over(over.put) for _ in range(number)]
+    for _ in range(number - MAX_STRANGERS):  # so that all have arrived, and the most are left
+        over.get(timeout=30)
+    assert scene.is_waiting()
+    assert {stranger.refused() for stranger in strangers} == {"too-slow"}
+
+
+def test_strangers_whose_challenge_is_nobodys_hold_up_nobody(scene: Scene) -> None:
+    key = signing.generate()
+    junk = [scene.envelope(scene.challenge(), key) for _ in range(2 * MAX_STRANGERS)]
+    strangers = [Call(scene.address).say(challenge=one) for one in junk]
+    assert scene.is_waiting()
+    assert {stranger.refused() for stranger in strangers} == {"bad-signature"}
 
 
 def test_the_port_is_held_by_one_release_at_a_time(scene: Scene) -> None:

@@ -186,8 +186,17 @@ def import_(
 
 @command(collateral_app, "check", "fx attest collateral check")
 def check(root: Root = None, workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
-    """Say which of the imported collateral has expired, or will within a week."""
+    """Say which of the imported collateral has expired, or will within a week.
+
+    Of every root that is known here; with --root, of that one alone.
+    """
+    from dataclasses import replace
+
+    from fedclave.trust import roots
+
     store = _store(workspace, root)
+    if root is None:
+        store = replace(store, roots=roots.known(store.folder))
     warnings = store.warnings(datetime.now(UTC))
     good = f"all collateral in {store.folder} is good for a week or more"
     console.answer({"folder": store.folder, "warnings": warnings}, warnings or [good], as_json)

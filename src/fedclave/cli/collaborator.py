@@ -208,7 +208,7 @@ def ping(
     """Test whether this party could take part, and say what is wrong and what to do.
 
     In order: our certificate, the network, the aggregator's certificate and what it proves of
-    itself, membership, plan, clocks.
+    itself, membership, plan, clocks. Warns of a certificate, or collateral, that will soon expire.
     Changes nothing.
     """
     from fedclave.cli import attesting, standing

@@ -234,7 +234,7 @@ def _words(policy: "Policy") -> Iterator[str]:
     if tcb.grace.statuses:
         yield (
             f"  or {' or '.join(tcb.grace.statuses)}, at most {tcb.grace.days} days after the date"
-            " of its TCB level"
+            " of the oldest TCB level that makes it so"
         )
     for advisory, reason in tcb.accept_advisories.items():
         yield f"  may have {advisory}, because: {reason}"

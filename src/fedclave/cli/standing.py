@@ -8,8 +8,10 @@
 5  it admits us                              refused
 6  it follows the same plan                  refused (wrong-plan)
 7  both clocks agree                         a warning
+8  our certificate and our collateral last   a warning
 """
 
+import asyncio
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -62,7 +64,7 @@ async def ask(party: Party, address: str, side: Side | None = None) -> Standing:
         connected=tuple(printable(name, 64) for name in reply.connected),
         until=until,
         skew_s=round(skew_s, 1),
-        warnings=tuple(_warnings(party, skew_s)),
+        warnings=tuple(await asyncio.to_thread(_warnings, party, skew_s, side)),
     )
 
 
@@ -71,7 +73,7 @@ def as_json(standing: Standing) -> dict[str, Any]:
     return asdict(standing)
 
 
-def _warnings(party: Party, skew_s: float) -> list[str]:
+def _warnings(party: Party, skew_s: float, side: Side | None) -> list[str]:
     found = []
     if abs(skew_s) > MAX_SKEW.total_seconds():  # 7
         way = "ahead of" if skew_s > 0 else "behind"
@@ -79,6 +81,9 @@ def _warnings(party: Party, skew_s: float) -> list[str]:
             f"the aggregator's clock is {abs(skew_s) / 60:.0f} min {way} ours. Certificates will"
             " seem expired or not yet valid: synchronise both clocks (NTP)"
         )
-    if renew_due(Credentials.read(party.workspace.cert, party.name).leaf, party.clock()):
+    now = party.clock()
+    if renew_due(Credentials.read(party.workspace.cert, party.name).leaf, now):  # 8
         found.append(f"the certificate ends soon. Renew it: fx ca renew {party.name}")
+    if side is not None:
+        found += side.verifier.store.warnings(now)
     return found

@@ -14,7 +14,7 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedclave import canonical
 from fedclave.errors import Code, Refused, UserError
@@ -23,6 +23,7 @@ from fedclave.trust.collateral import Collateral, Vouched
 
 WARN_AHEAD = timedelta(days=7)
 """Collateral is good for 30 days, and whoever imports it may be on leave."""
+REMIND_AFTER = timedelta(days=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,22 +94,29 @@ class Store:
 
     def warnings(self, now: datetime, ahead: timedelta = WARN_AHEAD) -> list[str]:
         """A sentence for each file that has expired, soon will, or cannot be used."""
+        return [one.text for one in self.forecast(now, ahead)]
+
+    def forecast(self, now: datetime, ahead: timedelta = WARN_AHEAD) -> list["Warned"]:
+        """What ``warnings`` says, and of which file for which reason. Files of other roots than
+        these are nobody's here, and not read.
+        """
         found = []
-        for path in sorted(self.folder.glob("*-*.json")):
-            try:
-                raw = files.read(path, _AGAIN)
-                chain = collateral.parse(raw).signed_tcb_info.chain.encode("ascii", "replace")
-                vouched = collateral.vouch(raw, pck.choose_root(chain, self.roots))
-                collateral.check_current(vouched, now)
-            except (Refused, UserError) as error:
-                found.append(f"{path.name}: {error}")
-                continue
-            if vouched.expires_in(now) < ahead:
-                found.append(
-                    f"{path.name}: good until {vouched.expires:%Y-%m-%d %H:%M} UTC, then nobody on"
-                    f" this kind of platform is admitted. {collateral.IMPORT}"
-                )
-        return found
+        for root_der in self.roots:
+            for path in sorted(self.folder.glob(f"*-{_root(root_der)}.json")):
+                try:
+                    vouched = collateral.vouch(files.read(path, _AGAIN), root_der)
+                    collateral.check_current(vouched, now)
+                except (Refused, UserError) as error:
+                    reason = str(error.code) if isinstance(error, Refused) else "unreadable"
+                    found.append(Warned(path.name, reason, f"{path.name}: {error}"))
+                    continue
+                if vouched.expires_in(now) < ahead:
+                    text = (
+                        f"{path.name}: good until {vouched.expires:%Y-%m-%d %H:%M} UTC, then nobody"
+                        f" on this kind of platform is admitted. {collateral.IMPORT}"
+                    )
+                    found.append(Warned(path.name, "soon", text))
+        return sorted(found)
 
     @property
     def _marks_file(self) -> Path:
@@ -130,6 +138,34 @@ class Store:
         if not good:
             raise _damaged(self._marks_file)
         return dict(value)
+
+
+class Warned(NamedTuple):
+    """A warning about one file; ``reason`` stays the same while the text counts minutes."""
+
+    name: str
+    reason: str
+    text: str
+
+
+class Reminder:
+    """Warnings for a process that runs for days: each is due once, and again after a day."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, str], datetime] = {}
+
+    def due(self, store: Store, now: datetime) -> list[str]:
+        """What to say of the store now; often nothing. Call it as often as you like."""
+        found = store.forecast(now)
+        wrong = {(one.name, one.reason) for one in found}
+        self._told = {key: at for key, at in self._told.items() if key in wrong}
+        due = [
+            one
+            for one in found
+            if (at := self._told.get((one.name, one.reason))) is None or now - at >= REMIND_AFTER
+        ]
+        self._told |= {(one.name, one.reason): now for one in due}
+        return [one.text for one in due]
 
 
 _AGAIN = "Restore it from a copy, or import the collateral again"
@@ -166,8 +202,11 @@ def _check_not_older(found: dict[str, Any], newest: dict[str, Any], what: str) -
 
 
 def _name(tee: tcb.Tee, fmspc: bytes, ca: pck.CaKind, root_der: bytes) -> str:
-    root = hashlib.sha256(root_der).hexdigest()[:16]
-    return f"{tee}-{fmspc.hex()}-{ca}-{root}.json"
+    return f"{tee}-{fmspc.hex()}-{ca}-{_root(root_der)}.json"
+
+
+def _root(root_der: bytes) -> str:
+    return hashlib.sha256(root_der).hexdigest()[:16]
 
 
 def _damaged(path: Path) -> UserError:

@@ -20,9 +20,10 @@ That the quote answers this challenge, for this key, role and contract, its clai
 what runs that counts. ``again`` judges a session that lives, by the appraisal that was kept or by a
 new one of the same quote under newer collateral.
 
-The days of a grace count from the date (``tcbDate``) of the level that the platform reaches. The
-day on which a newer level appeared would be kinder; but only newer collateral tells it, and who
-withholds that would move it. The level's own date is signed, and the same for every party.
+The days of a grace count from the date (``tcbDate``) of the level that the status comes from: the
+platform's, its TDX module's or its quoting enclave's, the oldest of several. The day on which a
+newer level appeared would be kinder; but only newer collateral tells it, and who withholds that
+would move it. The level's own date is signed, and the same for every party.
 """
 
 from dataclasses import dataclass, replace

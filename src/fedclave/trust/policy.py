@@ -217,7 +217,8 @@ class GracePart(Part):
     statuses: Annotated[tuple[StatusName, ...], Listed] = ()
     """Which."""
     days: int = Field(0, ge=0, le=3650)
-    """Most days since the date (`tcbDate`) of the level that the platform reaches."""
+    """Most days since the date (`tcbDate`) of the level that the status comes from: the platform's,
+    its TDX module's or its quoting enclave's, the oldest of several."""
 
     @model_validator(mode="after")
     def _both(self) -> Self:

@@ -222,7 +222,8 @@ def check_collateral(policy: Policy, peer: Peer, found: Appraisal, now: datetime
 def check_status(policy: Policy, peer: Peer, found: Appraisal, now: datetime) -> datetime | None:
     """When the platform's grace ends; None if it needs none. ``ATT-TCB-STATUS``.
 
-    The status is the merged one, of platform, TDX module and quoting enclave.
+    The status is the merged one, of platform, TDX module and quoting enclave; the grace counts from
+    the oldest of the levels that make it so.
     """
     status, rules = found.status.value, policy.tcb
     if status in rules.allowed:
@@ -236,11 +237,11 @@ def check_status(policy: Policy, peer: Peer, found: Appraisal, now: datetime) ->
             f"{platform}{advised}; {policy.label} allows {_list(rules.allowed, 8)}. {update}, or"
             f" {ASK}",
         )
-    ends = found.tcb_date + timedelta(days=rules.grace.days)
+    ends = found.behind_since + timedelta(days=rules.grace.days)
     if now > ends:
         raise Refused(
             Code.ATT_TCB_STATUS,
-            f"{platform}{advised}: its TCB level is of {found.tcb_date:%Y-%m-%d}, and the grace of"
+            f"{platform}{advised} by a TCB level of {found.behind_since:%Y-%m-%d}; the grace of"
             f" {rules.grace.days} days in {policy.label} ended at {when(ends)}. {update}, or {ASK}",
         )
     return ends

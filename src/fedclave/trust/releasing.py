@@ -22,6 +22,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Self
 
 from cryptography import x509
@@ -214,6 +215,7 @@ class Receiver:
         self._releaser = releaser
         self._leaf = leaf
         self._seen: set[bytes] = set()
+        self._lock = Lock()  # calls may come from several threads
 
     def offer(self, envelope: bytes) -> tuple[Offer, Context]:
         """The answer to a challenge, and what the secret will be sealed for.
@@ -236,13 +238,16 @@ class Receiver:
             )
         side.terms.check(challenge.contract, challenge.policy)
         judgement.check_time(side.terms.policy.policy, challenge.time, side.now())
-        if challenge.nonce in self._seen or len(self._seen) >= MAX_REMEMBERED:
+        with self._lock:
+            known = challenge.nonce in self._seen or len(self._seen) >= MAX_REMEMBERED
+            if not known:
+                self._seen.add(challenge.nonce)
+        if known:
             raise Refused(
                 Code.ATT_NONCE,
                 "this challenge was answered before, or too many were. Run the release anew; if"
                 " that does not help, start the party again",
             )
-        self._seen.add(challenge.nonce)
         leaf = self._leaf()
         channel = Channel(own=key_hash(leaf), peer=bytes.fromhex(key_id(self._releaser)))
         nonces = Nonces(given=challenge.nonce, asked=secrets.token_bytes(NONCE))

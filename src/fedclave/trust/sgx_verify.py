@@ -48,6 +48,9 @@ class Appraisal:
     advisories: tuple[str, ...]
     tcb_date: datetime
     """The date of the platform's TCB level: updates of after it are not all there."""
+    behind_since: datetime
+    """The earliest date of the levels (platform, TDX module, quoting enclave) that ``status`` comes
+    from: a grace counts from it."""
     evaluation: int
     platform: PckExtension
     ca: pck.CaKind
@@ -90,6 +93,7 @@ def judge(quote: Quote, collateral: Collateral, root_der: bytes, now: datetime) 
         status=status,
         advisories=tuple(dict.fromkeys(name for level in levels for name in level.advisories)),
         tcb_date=levels[0].date,
+        behind_since=tcb.behind_since(status, levels),
         evaluation=vouched.collateral.evaluation,
         platform=platform.extension,
         ca=platform.ca.kind,

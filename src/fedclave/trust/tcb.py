@@ -205,6 +205,30 @@ def merge(platform: Status, enclave: Status) -> Status:
     }.get(platform, platform)
 
 
+def behind_since(status: Status, levels: Sequence[Level]) -> datetime:
+    """The earliest date of the levels that a merged status comes from; ``levels[0]``'s if of none.
+
+    Updates of after it are not all there. A level that lacks none of what the status says does not
+    count: under a quoting enclave that is out of date, a platform that needs software hardening.
+    """
+    dates = [one.date for one in levels if _LACKS[one.status] & _LACKS[status]]
+    return min(dates, default=levels[0].date)
+
+
+_LACKS: dict[Status, frozenset[str]] = {
+    Status.UP_TO_DATE: frozenset(),
+    Status.SW_HARDENING: frozenset({"software"}),
+    Status.CONFIGURATION: frozenset({"configuration"}),
+    Status.CONFIGURATION_AND_SW_HARDENING: frozenset({"configuration", "software"}),
+    Status.RELAUNCH: frozenset({"updates"}),
+    Status.RELAUNCH_CONFIGURATION: frozenset({"updates", "configuration"}),
+    Status.OUT_OF_DATE: frozenset({"updates"}),
+    Status.OUT_OF_DATE_CONFIGURATION: frozenset({"updates", "configuration"}),
+    Status.REVOKED: frozenset({"everything"}),
+}
+"""What is wrong with who has a status; ``merge`` keeps the worst of it."""
+
+
 def _reaches(svns: bytes, least: bytes) -> bool:
     return len(svns) == len(least) and all(a >= b for a, b in zip(svns, least, strict=True))
 

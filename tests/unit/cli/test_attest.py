@@ -118,7 +118,14 @@ def test_imported_collateral_is_used_and_only_gets_newer(fx: Fx, tmp_path: Path)
     assert (code, missing["error"]["code"]) == (3, "ATT-COLLATERAL-MISSING")
     code, found = fx("collateral", "import", tmp_path / "c.json", *here)
     assert (code, len(found["imported"])) == (0, 1)
-    assert fx("collateral", "check", *here) == (0, {"folder": found["folder"], "warnings": []})
+    good = {"folder": found["folder"], "warnings": []}
+    assert fx("collateral", "check", *here) == (0, good)
+    assert fx("collateral", "check", "-C", tmp_path / "ws") == (0, good)
+    (kept,) = Path(found["folder"]).glob("sgx-*.json")
+    kept.write_bytes(COLLATERAL.read_bytes())  # of another root, and expired
+    for root in (here, ("-C", tmp_path / "ws")):
+        code, checked = fx("collateral", "check", *root)
+        assert (code, len(checked["warnings"])) == (0, 1)
     code, refused = fx("collateral", "import", tmp_path / "c.json", "-C", tmp_path / "ws")
     assert (code, refused["error"]["code"]) == (3, "ATT-COLLATERAL-SIGNER")
     code, refused = fx("collateral", "import", COLLATERAL, "-C", tmp_path / "ws")

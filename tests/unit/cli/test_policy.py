@@ -143,7 +143,7 @@ def test_a_policy_is_shown_in_words(text: Path, capsys: pytest.CaptureFixture[st
         f"  mr_enclave {CODE.hex()} (release 1.3, until 2021-06-30 23:59 UTC)\n",
         "  with attributes 0x5 under the mask 0xffffffffffffffff\n",
         "  without evidence: hospital9, because: no SGX\n  these receive: model\n",
-        "  or OutOfDate, at most 90 days after the date of its TCB level\n",
+        "  or OutOfDate, at most 90 days after the date of the oldest TCB level that makes it so\n",
         "  may have INTEL-SA-00615, because: no MMIO\n  never has INTEL-SA-00960\n",
         "  may have threads that share a core (SMT)\n  has no packages that may be added",
         f"  denied machines: {'0c' * 16}\n",

@@ -9,7 +9,7 @@ from tests.support.dcap_pki import CA, DAY, FMSPC, NOW, ROOT, Vendor, crl, date
 
 from fedclave.errors import Code, Refused, UserError
 from fedclave.trust.collateral import Collateral
-from fedclave.trust.collateral_store import Store
+from fedclave.trust.collateral_store import Reminder, Store
 
 
 def store(folder: Path, *vendors: Vendor) -> Store:
@@ -182,6 +182,49 @@ def test_it_warns_before_collateral_expires(tmp_path: Path) -> None:
     assert f"{NOW + 29 * DAY:%Y-%m-%d}" in warning
     (warning,) = one.warnings(NOW + 30 * DAY)
     assert "ago" in warning
+
+
+def test_each_root_is_asked_about_its_own_collateral(tmp_path: Path) -> None:
+    vendor, other = Vendor(), Vendor()
+    both = store(tmp_path, vendor, other)
+    both.add(issue(vendor, 0), NOW)
+    both.add(issue(other, -9), NOW)
+    late = NOW + 20 * DAY
+    assert len(both.warnings(late)) == 1
+    assert store(tmp_path, vendor).warnings(late) == []
+    assert store(tmp_path, other).warnings(late) == both.warnings(late)
+
+
+def test_a_file_that_cannot_be_used_is_warned_of(tmp_path: Path) -> None:
+    vendor = Vendor()
+    one = store(tmp_path, vendor)
+    one.add(vendor.collateral(), NOW)
+    files(one)[0].write_bytes(b"{}")
+    (warning,) = one.warnings(NOW)
+    assert files(one)[0].name in warning
+
+
+def test_who_runs_for_days_is_reminded_once_a_day_and_of_each_change(tmp_path: Path) -> None:
+    vendor, remind = Vendor(), Reminder()
+    one = store(tmp_path, vendor)
+    one.add(issue(vendor, 0), NOW)
+
+    def due(days: float) -> list[str]:
+        return remind.due(one, NOW + days * DAY)
+
+    assert [len(due(days)) for days in (0, 22, 23.5, 23.6, 24.4, 24.5, 24.6)] == [
+        0,
+        0,
+        1,
+        0,
+        0,
+        1,
+        0,
+    ]
+    assert [len(due(days)) for days in (30.01, 30.02, 30.9, 31.01)] == [1, 0, 0, 1]
+    one.add(issue(vendor, 31), NOW + 31.1 * DAY)
+    assert due(31.1) == []
+    assert [len(due(days)) for days in (55, 55.1)] == [1, 0]
 
 
 def test_marks_are_readable(tmp_path: Path) -> None:

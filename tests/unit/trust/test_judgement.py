@@ -13,9 +13,10 @@ from tests.support import dcap_pki
 from tests.support.policies import CODE, DAY, KEY, NOW, ROLE, appraised, made
 
 from fedclave.errors import Bug, Code, Refused
-from fedclave.trust import collateral, judgement, pck, quotes, sgx_verify
+from fedclave.trust import collateral, judgement, pck, policy_checks, quotes, sgx_verify
 from fedclave.trust.judgement import Verdict, Word
 from fedclave.trust.policy import Policy
+from fedclave.trust.policy_checks import Peer
 from fedclave.trust.quotes import SgxReport
 from fedclave.trust.sgx_verify import Appraisal
 from fedclave.trust.simulated import ADVISORY, Faults, SimulatedPlatform
@@ -434,6 +435,25 @@ def test_grace_counts_from_the_date_of_the_level_and_ends(
     refused = refusal(policy, found, now=ends + timedelta(seconds=1))
     assert refused.code is Code.ATT_TCB_STATUS
     assert "the grace of 20 days in policy digits v1 ended" in refused.message
+
+
+def test_grace_ends_by_the_quoting_enclave_that_is_older_than_the_platform(rules: Rules) -> None:
+    """The platform's level is 100 days old, the quoting enclave's 300; at most 200 are borne."""
+    vendor, grace = dcap_pki.Vendor(), {"statuses": ["OutOfDate"], "days": 200}
+    outdated = dcap_pki.level("OutOfDate", {"isvsvn": dcap_pki.QE_SVN})
+    vendor.qe_identity["tcbLevels"] = [outdated]
+    now = dcap_pki.NOW
+
+    def found() -> Appraisal:
+        quote, parts = quotes.parse(vendor.quote()), collateral.parse(vendor.collateral())
+        return sgx_verify.judge(quote, parts, vendor.root_der, now)
+
+    policy, peer = rules(tcb={"grace": grace}), Peer(role="collaborator", name="hospital3", key=KEY)
+    assert policy_checks.check_status(policy, peer, found(), now) == now + 100 * DAY
+    outdated["tcbDate"] = dcap_pki.date(now - 300 * DAY)
+    with pytest.raises(Refused, match="the grace of 200 days") as refused:
+        policy_checks.check_status(policy, peer, found(), now)
+    assert refused.value.code is Code.ATT_TCB_STATUS
 
 
 def test_an_advisory_is_borne_only_with_a_reason(rules: Rules, platform: SimulatedPlatform) -> None:

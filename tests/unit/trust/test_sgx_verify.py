@@ -241,6 +241,47 @@ def test_advisories_of_platform_and_enclave_are_named_once_each() -> None:
     assert found.advisories == ("SA-2", "SA-1", "SA-3")
 
 
+@pytest.mark.parametrize(
+    ("platform", "enclave", "days"),
+    [
+        ("UpToDate", "UpToDate", 100),
+        ("UpToDate", "OutOfDate", 300),
+        ("OutOfDate", "UpToDate", 100),
+        ("OutOfDate", "OutOfDate", 300),
+        ("SWHardeningNeeded", "UpToDate", 100),
+        ("ConfigurationNeeded", "OutOfDate", 300),
+    ],
+)
+def test_a_grace_counts_from_the_oldest_level_that_makes_the_status(
+    platform: str, enclave: str, days: int
+) -> None:
+    """The quoting enclave's level is here 200 days older than the platform's."""
+    vendor = Vendor()
+    vendor.tcb_info["tcbLevels"] = [level(platform, platform_tcb(0))]
+    vendor.qe_identity["tcbLevels"] = [level(enclave, {"isvsvn": QE_SVN})]
+    vendor.qe_identity["tcbLevels"][0]["tcbDate"] = date(NOW - 300 * DAY)
+    found = judge(vendor)
+    assert (found.behind_since, found.tcb_date) == (NOW - days * DAY, NOW - 100 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("platform", "days"),
+    [
+        ("SWHardeningNeeded", 50),  # says nothing of being out of date
+        ("ConfigurationAndSWHardeningNeeded", 100),  # it is why configuration is needed
+        ("UpToDate", 50),
+    ],
+)
+def test_a_grace_does_not_count_from_a_level_that_the_status_says_nothing_of(
+    platform: str, days: int
+) -> None:
+    vendor = Vendor()
+    vendor.tcb_info["tcbLevels"] = [level(platform, platform_tcb(0))]
+    vendor.qe_identity["tcbLevels"] = [level("OutOfDate", {"isvsvn": QE_SVN})]
+    vendor.qe_identity["tcbLevels"][0]["tcbDate"] = date(NOW - 50 * DAY)
+    assert judge(vendor).behind_since == NOW - days * DAY
+
+
 def test_a_debug_enclave_is_refused() -> None:
     vendor = Vendor()
     vendor.body["flags"] = 0x07

@@ -4,7 +4,7 @@
 from typing import Any
 
 import pytest
-from tests.support.dcap_pki import NOW, SVN, TD_ATTRIBUTES, Vendor, level, platform_tcb
+from tests.support.dcap_pki import DAY, NOW, SVN, TD_ATTRIBUTES, Vendor, date, level, platform_tcb
 
 from fedclave.errors import Code, Refused
 from fedclave.trust import collateral, quotes, sgx_verify
@@ -70,6 +70,16 @@ def test_a_module_with_attributes_is_refused_even_if_the_text_allows_them() -> N
     for one in vendor.tcb_info["tdxModuleIdentities"]:
         one["attributes"] = "0100000000000000"
     assert code_of(vendor) is Code.ATT_TCB
+
+
+@pytest.mark.parametrize("now_runs", [OLD, NEWEST], ids=["outdated", "relaunch advised"])
+def test_a_grace_counts_from_the_level_of_the_module_that_is_out_of_date(now_runs: bytes) -> None:
+    vendor = td(OLD, now_runs)
+    for module in vendor.tcb_info["tdxModuleIdentities"]:
+        module["tcbLevels"][1]["tcbDate"] = date(NOW - 300 * DAY)
+    found = judge(vendor, 5)
+    assert found.status is (Status.RELAUNCH if now_runs is NEWEST else Status.OUT_OF_DATE)
+    assert (found.behind_since, found.tcb_date) == (NOW - 300 * DAY, NOW - 100 * DAY)
 
 
 def test_a_td_whose_module_was_updated_under_it_is_advised_to_relaunch() -> None:

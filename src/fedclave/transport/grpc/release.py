@@ -4,19 +4,23 @@
 A party waits on a port of its own, for one purpose, until that is done: only then has it a run to
 serve or to join. What is sealed goes to a file, of a size that is known before, and is opened when
 all of it is there.
+
+Anybody can reach that port. So a call counts for nothing until its challenge is found to be the
+releaser's: it has seconds to show one, and where many wait, a new one takes the oldest one's place.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any, BinaryIO
 
 import grpc
 
 from fedclave.errors import Code, Refused, Unavailable
-from fedclave.transport.grpc import frames
+from fedclave.transport.grpc import frames, quota
 from fedclave.transport.grpc.door import address_of
 from fedclave.transport.grpc.frames import CHUNK
 from fedclave.transport.grpc.port import require_free
@@ -27,7 +31,20 @@ from fedclave.trust.releasing import MAX_CHALLENGE, Grant, Offer, Receiver, Rele
 SERVICE = "fedclave.v1.Release"
 STALL_S = 60.0
 """Seconds without progress after which a release is ended."""
+OPENING_S = 5.0
+"""Seconds that a call has to show its challenge."""
+MAX_STRANGERS = 16
+"""Calls that may be open without one; one more ends the oldest of them."""
 GOODBYE_S = 5.0
+
+_OPTIONS: list[tuple[str, int]] = [
+    *frames.OPTIONS,
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_concurrent_streams", 4),
+    # A connection without a call is a stranger's too.
+    ("grpc.server_handshake_timeout_ms", 5_000),
+    ("grpc.max_connection_idle_ms", 10_000),
+]
 
 Take = Callable[[Path, Context], None]
 """Opens what is sealed, in a thread; ``Refused`` if it is not what is waited for."""
@@ -47,19 +64,16 @@ class Inbox:
         self._limit = limit
         self._take = take
         self._refused = refused
+        self._strangers: list[asyncio.Timeout] = []  # the oldest first
+        self._told = quota.Told()
+        self._judging = asyncio.Lock()
         self._busy = False
         self._done = asyncio.Event()
 
     @asynccontextmanager
     async def listening(self, address: str) -> AsyncIterator[int]:
         """Serve at an address; yields the port. ``Unavailable``: it is taken, or not ours."""
-        server = grpc.aio.server(
-            options=[
-                *frames.OPTIONS,
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_concurrent_streams", 4),
-            ]
-        )
+        server = grpc.aio.server(options=_OPTIONS)
         handler = grpc.stream_stream_rpc_method_handler(
             self._release,
             request_deserializer=pb.ReleaseUp.FromString,
@@ -88,24 +102,64 @@ class Inbox:
 
     async def _release(self, incoming: Any, context: Any) -> None:
         try:
-            if self._busy or self._done.is_set():
-                raise Unavailable("another release is under way, or was done")
-            self._busy = True
+            envelope = await self._opening(context)
+            async with self._judging:
+                self._check_free()  # before the TEE is asked for another quote
+                offer, sealed_for = await asyncio.to_thread(self._receiver.offer, envelope)
+                # Only the releaser comes this far: nobody else can hold up a release.
+                self._busy = True
             try:
-                await self._answer(context)
+                await self._answer(context, offer, sealed_for)
             finally:
                 self._busy = False
         except Refused as refused:
-            self._refused(address_of(context), refused)
+            self._tell(address_of(context), refused)
             await frames.abort(context, refused)
         except Unavailable as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
-    async def _answer(self, context: Any) -> None:
-        challenge = await self._read(context)
-        if challenge is None or challenge.WhichOneof("body") != "challenge":
+    def _check_free(self) -> None:
+        if self._busy or self._done.is_set():
+            raise Unavailable("another release is under way, or was done")
+
+    def _tell(self, address: str, refused: Refused) -> None:
+        """Not of each: who calls again and again would fill the disk."""
+        if self._told.more(address.rpartition(":")[0] or address, monotonic()) is not None:
+            self._refused(address, refused)
+
+    async def _opening(self, context: Any) -> bytes:
+        """The challenge that a call begins with, of whomever it is."""
+        try:
+            async with asyncio.timeout(OPENING_S) as limit:
+                with self._stranger(limit):
+                    first = await context.read()
+        except TimeoutError as error:
+            raise Refused(
+                Code.TOO_SLOW,
+                f"no challenge came within {OPENING_S:g} s, or more than {MAX_STRANGERS} calls wait"
+                " to show one. Run the release again",
+            ) from error
+        if first is grpc.aio.EOF or first.WhichOneof("body") != "challenge":
             raise Refused(Code.MALFORMED, "a release begins with a challenge")
-        offer, sealed_for = await asyncio.to_thread(self._receiver.offer, challenge.challenge)
+        if len(first.challenge) > MAX_CHALLENGE:  # not to be kept while others are judged
+            raise Refused(Code.MALFORMED, f"a challenge of more than {MAX_CHALLENGE} bytes")
+        return bytes(first.challenge)
+
+    @contextmanager
+    def _stranger(self, limit: asyncio.Timeout) -> Iterator[None]:
+        """Count a call among those of which nobody knows whose they are."""
+        if len(self._strangers) >= MAX_STRANGERS:
+            oldest = self._strangers.pop(0)
+            if not oldest.expired():
+                oldest.reschedule(asyncio.get_running_loop().time())
+        self._strangers.append(limit)
+        try:
+            yield
+        finally:
+            if limit in self._strangers:
+                self._strangers.remove(limit)
+
+    async def _answer(self, context: Any, offer: Offer, sealed_for: Context) -> None:
         shown = pb.Offer(certificate=offer.certificate, evidence=offer.evidence, nonce=offer.nonce)
         await asyncio.wait_for(context.write(pb.ReleaseDown(offer=shown)), STALL_S)
         path = self._folder / f".release-{secrets.token_hex(8)}.tmp"
