@@ -9,7 +9,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -91,3 +91,19 @@ def test_a_party_that_must_prove_itself_too_can_ask_what_an_aggregator_runs(tmp_
         )
         assert shown.returncode == 0, shown.stdout + shown.stderr
         assert json.loads(shown.stdout)["word"] == "SIMULATED"
+
+
+def test_both_sides_warn_of_collateral_that_will_soon_expire(tmp_path: Path) -> None:
+    # Collateral is good for 30 days from the federation's beginning.
+    began = datetime.now(UTC) - timedelta(days=25)
+    rules = {"valid": {"from": "2020-01-01", "until": "2099-01-01"}, **RULES}
+    with federation(
+        tmp_path / "ws", proving=("aggregator",), members=MEMBERS, rules=rules, now=began
+    ) as fed:
+        for name in ("aggregator", *MEMBERS):
+            role = "aggregator" if name == "aggregator" else "collaborator"
+            fed.certify(role, name, at=datetime.now(UTC))
+        aggregator = fed.aggregator()
+        assert "good until" in aggregator.wait("policy_trouble")["message"]
+        anna = fed.collaborator("anna")
+        assert "good until" in anna.wait("policy_trouble")["message"]

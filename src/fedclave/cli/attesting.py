@@ -24,7 +24,7 @@ from fedclave.plan import Plan
 from fedclave.transport.grpc.attest import Usher
 from fedclave.trust import attesting, measure, policy_file, release, roots, sgx
 from fedclave.trust.attesting import NONCE, Attester, Channel, Nonces, Side, Terms
-from fedclave.trust.collateral_store import Store
+from fedclave.trust.collateral_store import Reminder, Store
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.dcap import DcapJudge
 from fedclave.trust.gate import SignedContract, Standing
@@ -193,7 +193,7 @@ async def reconsidered(
 
 
 async def _reconsider(party: "Party", usher: Usher, cut: Callable[[str], None], tell: Tell) -> None:
-    troubles, due = Troubles(party), False
+    troubles, reminder, due = Troubles(party), Reminder(), False
     async for changed in vigil.looks(party.workspace):
         if not (due := due or changed):
             continue
@@ -209,7 +209,14 @@ async def _reconsider(party: "Party", usher: Usher, cut: Callable[[str], None], 
             troubles.note("collateral", unreadable(failed))
         else:
             troubles.note("collateral", None)
+            await remind(party, reminder, usher.side)
             due = error is not None  # what could not be done is tried at the next look
+
+
+async def remind(party: "Party", reminder: Reminder, own: Side) -> None:
+    """Tell of collateral that will soon expire: then nobody on such a platform is admitted."""
+    for text in await asyncio.to_thread(reminder.due, own.verifier.store, own.now()):
+        party.tell("policy_trouble", message=text)
 
 
 def unreadable(error: OSError) -> Unavailable:

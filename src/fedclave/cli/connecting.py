@@ -18,6 +18,7 @@ from fedclave.transport.grpc.channel import Opened, open_channel
 from fedclave.transport.grpc.client import Connect, Connection
 from fedclave.trust import gate
 from fedclave.trust.attesting import Side
+from fedclave.trust.collateral_store import Reminder
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors
 from fedclave.trust.heads import Heads
@@ -100,6 +101,7 @@ class _Judge:
         self._heads = Heads(party.workspace.heads(party.name))
         self._sessions = Sessions()  # of one: the aggregator's
         self._troubles = attesting.Troubles(party)
+        self._reminder = Reminder()
 
     async def attest(self, opened: Opened, identity: Credentials) -> float:
         """Attest on a channel; returns after how many seconds to do it again."""
@@ -147,6 +149,7 @@ class _Judge:
                 refused.code, f"the aggregator is not trusted any more: {refused.message}"
             ) from refused
         self._troubles.note("collateral", None)
+        await attesting.remind(self._party, self._reminder, self._side)
         return followed
 
     def _follow(self) -> bool:

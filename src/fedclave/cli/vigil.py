@@ -23,8 +23,11 @@ RECONSIDER_S = 30.0
 
 
 async def looks(workspace: Workspace) -> AsyncIterator[bool]:
-    """Every ``LOOK_S``: whether there is reason to consider again whom we trust."""
-    known, considered = _stamps(workspace), monotonic()
+    """Every ``LOOK_S``: whether there is reason to consider again whom we trust. At first there is:
+    something may have changed since the start.
+    """
+    known: frozenset[tuple[str, int, int, int]] | None = None
+    considered = monotonic()
     while True:
         await asyncio.sleep(min(LOOK_S, RECONSIDER_S))
         found = _stamps(workspace)
