@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedclave.cli import console, options, sigstruct, tee
+from fedclave.cli import console, lint, options, sigstruct, tee
 from fedclave.cli.options import AllowSimulated, Json, WorkspaceDir, command, noun
 from fedclave.cli.policy import policy_app
 
@@ -21,6 +21,7 @@ collateral_app = noun("collateral", "Keep what Intel signs about kinds of platfo
 app.add_typer(collateral_app)
 app.add_typer(policy_app)
 tee.add_to(app)
+lint.add_to(app)
 
 Root = Annotated[
     Path | None,
