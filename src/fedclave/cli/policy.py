@@ -58,7 +58,9 @@ def check(
     workspace: WorkspaceDir = Path(),
     as_json: Json = False,
 ) -> None:
-    """Check the policy's text, and with --signer who signed it; report mistakes with their lines.
+    """Check the policy's text, and who signed it; report mistakes with their lines.
+
+    Of a workspace's own policy, the plan names the signers; of another file, --signer does.
 
     Changes nothing: a version that was checked can still be replaced by another one.
     """
@@ -79,7 +81,8 @@ def check(
         found = policies.load(text)
     lines = [f"{text} is good: {found.label}, digest {found.digest}"]
     if signed_by is None:
-        lines.append("Signatures were not looked at. Give the signers' keys with --signer.")
+        signed_by, standing = _standing(text, _named(policy, workspace))
+        lines.append(standing)
     else:
         lines += [f"signed by {one}" for one in signed_by]
     warnings = list(_warnings(found, now))
@@ -170,18 +173,51 @@ def sign(
 def show(
     policy: PolicyFile = None, workspace: WorkspaceDir = Path(), as_json: Json = False
 ) -> None:
-    """Show in words whom the policy admits, with its digest. Verifies no signature.
+    """Show in words whom the policy admits, with its digest, and who signed it.
 
-    All parties must see the same digest. The next version names it as its previous one.
+    That is told of a workspace's own policy, whose signers the plan names; of another file no
+    signature is looked at. All parties must see the same digest. The next version names it as its
+    previous one.
     """
     from fedclave.trust import policy as policies
 
-    found, now = policies.load(_path(policy, workspace)), datetime.now(UTC)
+    text, now = _path(policy, workspace), datetime.now(UTC)
+    found = policies.load(text)
+    signed_by, standing = _standing(text, _named(policy, workspace))
     warnings = list(_warnings(found, now))
     content = found.model_dump(mode="json", by_alias=True)
-    value = {"digest": found.digest, "policy": content, "warnings": warnings}
-    lines = [*_words(found), *(["", *(f"Mind: {one}" for one in warnings)] if warnings else [])]
+    value = {
+        "digest": found.digest, "policy": content, "signed_by": signed_by, "warnings": warnings,
+    }  # fmt: skip
+    lines = [standing, "", *_words(found)]
+    lines += ["", *(f"Mind: {one}" for one in warnings)] if warnings else []
     console.answer(value, lines, as_json)
+
+
+def _standing(text: Path, named: "Signers | None") -> tuple[tuple[str, ...] | None, str]:
+    """Which of the plan's signers stand by a policy, None where nobody is named; and in words."""
+    from fedclave.errors import Refused, UserError
+    from fedclave.trust import policy_file
+
+    if named is None:
+        return None, "Signatures were not looked at: 'fx attest policy check --signer KEY' does."
+    try:
+        by = policy_file.verified(text, policy_file.envelope_of(text), named).signed_by
+    except (Refused, UserError) as error:
+        return (), f"NOT SIGNED by those whom the plan names: nobody follows it. {error}"
+    return by, f"Signed by {', '.join(one[:16] for one in by)}, as the plan asks."
+
+
+def _named(policy: Path | None, workspace: Path) -> "Signers | None":
+    """Who may sign a workspace's own policy; None for another file, or without a plan for it."""
+    from fedclave import plan as plans
+    from fedclave.trust.policy_file import Signers
+    from fedclave.workspace import layout
+
+    if policy is not None:
+        return None
+    wanted = plans.load(layout.open_(workspace).plan).attestation
+    return None if wanted is None else Signers.parse(wanted.signers, wanted.threshold)
 
 
 def _path(policy: Path | None, workspace: Path) -> Path:
