@@ -2,6 +2,7 @@
 """Attacks on the first contact and on renewal: nothing is issued, and no secret leaves."""
 
 import asyncio
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -160,6 +161,40 @@ def test_a_token_does_not_make_its_holder_somebody_else(town: Town) -> None:
     assert refusal(town, act).code is Code.BAD_REQUEST
     assert parties(town) == []
     assert len(town.register.pending(NOW)) == 1
+
+
+def test_two_parties_cannot_join_with_one_key(town: Town) -> None:
+    """The token stays good for a key of the party's own."""
+
+    async def act() -> None:
+        await join(town.invite("anna"), town.party, now=NOW)
+        token = town.invite("bernd")
+        own = town.party / "bernd.key.next"
+        shutil.copy(town.party / "anna.key", own)
+        with pytest.raises(Refused, match="that of collaborator 'anna'") as refused:
+            await join(token, town.party, now=NOW)
+        assert refused.value.code is Code.BAD_REQUEST
+        assert parties(town) == ["anna"]
+        own.unlink()
+        await join(token, town.party, now=NOW)
+
+    town.run(act)
+    assert parties(town) == [one.name for one in town.joined] == ["anna", "bernd"]
+
+
+def test_a_renewal_with_the_key_of_another_party_is_refused(town: Town) -> None:
+    async def act() -> None:
+        for name in ("anna", "bernd"):
+            await join(town.invite(name), town.party, now=NOW)
+        stolen = town.party / "bernd.key.next"
+        shutil.copy(town.party / "anna.key", stolen)
+        with pytest.raises(Refused, match="that of collaborator 'anna'"):
+            await renew(town.address, town.party, "bernd", now=NOW)
+        stolen.unlink()
+        await renew(town.address, town.party, "bernd", now=NOW)
+
+    town.run(act)
+    assert parties(town) == ["anna", "bernd", "bernd"]
 
 
 def test_a_bad_request_is_refused_and_leaves_the_token_good(town: Town) -> None:

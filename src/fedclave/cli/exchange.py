@@ -120,7 +120,8 @@ def _sign(
     data = files.read(path, f"Name the party's request with --request FILE; '{making}' makes it")
     try:
         made = requests.parse(data)
-        requests.check(made, wanted)  # before anybody is asked; ``issue`` does so again
+        key, _ = requests.check(made, wanted)  # before anybody is asked; ``issue`` does so again
+        pki.check_key(workspace.cert, wanted, key, now)
     except Refused as error:
         raise Refused(error.code, f"{path}: {error.message}") from error
     shown = keys.fingerprint(made)

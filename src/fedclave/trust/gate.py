@@ -346,7 +346,7 @@ def _parsed(leaf: bytes | x509.Certificate) -> x509.Certificate:
         if leaf.lstrip().startswith(b"-----BEGIN"):
             return x509.load_pem_x509_certificate(leaf)
         return x509.load_der_x509_certificate(leaf)
-    except ValueError as error:
+    except (ValueError, Warning) as error:  # some processes make errors of warnings
         raise Refused(Code.MALFORMED, f"the certificate does not parse ({error})") from error
 
 
@@ -400,5 +400,5 @@ def _subject(certificate: x509.Certificate) -> str:
     """A certificate's subject for a message: quoted and cut, for a stranger may have chosen it."""
     try:
         return repr(certificate.subject.rfc4514_string()[:100])
-    except ValueError:
+    except (ValueError, Warning):
         return "an unreadable name"

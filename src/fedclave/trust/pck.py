@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 
 from fedclave.errors import Code, Refused
+from fedclave.trust import der as der_walk
 from fedclave.trust import keys, pckext
 
 INTEL_ROOT = base64.b64decode(
@@ -68,7 +69,7 @@ _UNREADABLE = (
     x509.ExtensionNotFound,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
-    Warning,  # about a serial number, say, where the process makes errors of warnings
+    Warning,  # about a name in an extension, say, where the process makes errors of warnings
 )
 """What ``cryptography`` raises about bytes that are not a certificate or CRL, or an odd one."""
 
@@ -155,7 +156,7 @@ def choose_root(chain: bytes, roots: Collection[bytes]) -> bytes:
     named = set()
     for block in split(chain, "the certificate chain", Code.ATT_CHAIN):
         with suppress(*_UNREADABLE):
-            parsed = x509.load_der_x509_certificate(decode(block))
+            parsed = _parsed(decode(block))
             identifier = parsed.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
             named.add(identifier.value.key_identifier)
     return next((one for one in roots if root(one).subject_key_id in named), next(iter(roots)))
@@ -214,7 +215,7 @@ def decode(block: bytes) -> bytes:
 def certificate(der: bytes, role: Role, what: str, code: Code) -> Certificate:
     """A certificate that has the profile of a role. ``Refused`` with the code otherwise."""
     try:
-        parsed = x509.load_der_x509_certificate(der)
+        parsed = _parsed(der)
         extensions = {one.oid: one for one in parsed.extensions}
         key = parsed.public_key()
         found = Certificate(
@@ -240,6 +241,7 @@ def certificate(der: bytes, role: Role, what: str, code: Code) -> Certificate:
 def crl(der: bytes, issuer: Certificate, what: str, code: Code) -> Crl:
     """A complete CRL, version 2, that this CA signed (RFC 5280 5; the Specification, 1.5)."""
     try:
+        der_walk.check_list_name(der)
         parsed = x509.load_der_x509_crl(der)
         extensions = {one.oid: one for one in parsed.extensions}
         if any(one.critical for one in parsed.extensions):  # a delta or a part of a list
@@ -261,6 +263,11 @@ def crl(der: bytes, issuer: Certificate, what: str, code: Code) -> Crl:
         )
     except _UNREADABLE as error:
         raise _refusal(code, what, f"cannot be used ({_reason(error)})") from error
+
+
+def _parsed(der: bytes) -> x509.Certificate:
+    der_walk.check_serial_and_names(der)
+    return x509.load_der_x509_certificate(der)
 
 
 def check_issued(child: Certificate, issuer: Certificate, what: str, code: Code) -> None:
