@@ -2,7 +2,9 @@
 """Attacks on the first contact and on renewal: nothing is issued, and no secret leaves."""
 
 import asyncio
+import base64
 import shutil
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -269,13 +271,26 @@ def test_a_foreign_certificate_is_not_renewed(town: Town, tmp_path: Path) -> Non
     assert refusal(town, act).code is Code.FOREIGN_CERTIFICATE
 
 
-def test_a_wrong_certificate_in_a_renewal_is_refused(town: Town) -> None:
+@pytest.mark.parametrize("what", ["garbage", "version 33", "unknown key"])
+def test_a_wrong_certificate_in_a_renewal_is_refused(town: Town, what: str) -> None:
+    shown = base64.b64decode(
+        b"".join(ca.certify(town.authority, now=NOW).chain.split(b"-----")[2].split())
+    )
+    odd = {
+        "garbage": b"garbage",
+        "version 33": shown.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x20", 1),
+        "unknown key": shown.replace(
+            b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01", b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x09", 1
+        ),
+    }[what]
+    certificate = ssl.DER_cert_to_PEM_cert(odd).encode() if what != "garbage" else odd
+
     async def act() -> None:
         request = pki.make_request(
             keys.generate(), federation="digits", role="collaborator", name="alice"
         )
         wire = pb.RenewRequest(
-            request=request.public_bytes(Encoding.PEM), certificate=b"garbage", signature=b""
+            request=request.public_bytes(Encoding.PEM), certificate=certificate, signature=b""
         )
         await call(town.address, "Renew", wire.SerializeToString())
 

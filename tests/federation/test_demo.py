@@ -216,6 +216,8 @@ def test_whatever_is_tampered_with_the_federation_fails_closed(mode: str, tmp_pa
     said = json.loads(done(fx(tmp_path, "--tamper", mode, "--collaborators", "2", "--json")))
     assert said["failed_closed"] is True
     assert {one["code"] for one in said["refusals"]} == {demo_tamper.EXPECTED[mode]}
+    by = {one["by"] for one in said["refusals"]}  # who holds the other contract is told so
+    assert by == ({"the aggregator"} if mode in ("plan", "relay") else {"alice", "bob"})
     assert [one["exit_code"] for one in said["refusals"]] == [3, 3]
     assert said["updates"] == 0
     assert 0 < said["up"] < said["model"]  # bytes on the wire: too few for an update

@@ -112,7 +112,7 @@ def _tampered(
     verdict = "FAILED CLOSED" if outcome.failed_closed else "DID NOT FAIL CLOSED"
     lines = [
         "",
-        f"{verdict}: {len(outcome.refusals)} of {len(names)} parties refused, with"
+        f"{verdict}: {', '.join(sorted({one.by for one in outcome.refusals}))} refused, with"
         f" {', '.join(sorted({one.code for one in outcome.refusals}))}.",
         *console.rows(
             {

@@ -105,6 +105,8 @@ class Refusal:
     code: str
     message: str
     exit_code: int
+    by: str
+    """Who refused: the party, or the aggregator that it reached."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +125,10 @@ class Outcome:
 
     @property
     def failed_closed(self) -> bool:
-        """Every party ended with the right refusal, and too few bytes for a model went out."""
+        """Every party ended with the right refusal; no way went as many bytes as a model has."""
         right = all((one.code, one.exit_code) == (EXPECTED[self.mode], 3) for one in self.refusals)
-        return right and bool(self.refusals) and not self.updates and self.up < self.model
+        quiet = not self.updates and max(self.up, self.down) < self.model
+        return right and bool(self.refusals) and quiet
 
 
 async def play(folders: Folders, mode: Tamper, say: Callable[[str], None]) -> Outcome:
@@ -279,7 +282,8 @@ async def _party(folders: Folders, name: str, address: str, say: Callable[[str],
         await child.stop()
     message = error["message"].removeprefix(f"{error['code']}: ")
     say(f"{name} ends with {error['code']}: {message}")
-    return Refusal(party=name, code=error["code"], message=message, exit_code=code)
+    by = "the aggregator" if message.startswith("the aggregator refused this side") else name
+    return Refusal(party=name, code=error["code"], message=message, exit_code=code, by=by)
 
 
 PATIENCE_S = 60.0

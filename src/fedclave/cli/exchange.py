@@ -174,7 +174,7 @@ def _take(subject: Subject, source: Path, *, yes: bool, now: datetime) -> dict[s
     try:
         leaf, issuing, root = x509.load_pem_x509_certificates(data)
         revocations = x509.load_pem_x509_crl(data).public_bytes(Encoding.PEM)
-    except ValueError as error:
+    except keys.UNREADABLE as error:
         raise UserError(
             f"{source} is not a file of 'fx ... certify'. Name the one that the CA's operator sent"
         ) from error

@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import Literal, NoReturn, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -33,6 +33,7 @@ from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 from fedclave.errors import Code, Refused
 from fedclave.trust import der as der_walk
 from fedclave.trust import keys, pckext
+from fedclave.trust.keys import UNREADABLE
 
 INTEL_ROOT = base64.b64decode(
     "MIICjzCCAjSgAwIBAgIUImUM1lqdNInzg7SVUr9QGzknBqwwCgYIKoZIzj0EAwIwaDEaMBgGA1UEAwwRSW50ZWwg"
@@ -61,17 +62,6 @@ _Extensions = dict[x509.ObjectIdentifier, x509.Extension[x509.ExtensionType]]
 _BLOCK = re.compile(
     rb"\s*-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----"
 )
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.ExtensionNotFound,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-    Warning,  # about a name in an extension, say, where the process makes errors of warnings
-)
-"""What ``cryptography`` raises about bytes that are not a certificate or CRL, or an odd one."""
 
 
 class Role(Enum):
@@ -155,7 +145,7 @@ def choose_root(chain: bytes, roots: Collection[bytes]) -> bytes:
         )
     named = set()
     for block in split(chain, "the certificate chain", Code.ATT_CHAIN):
-        with suppress(*_UNREADABLE):
+        with suppress(*UNREADABLE):
             parsed = _parsed(decode(block))
             identifier = parsed.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
             named.add(identifier.value.key_identifier)
@@ -231,7 +221,7 @@ def certificate(der: bytes, role: Role, what: str, code: Code) -> Certificate:
             ends=parsed.not_valid_after_utc,
         )
         problem = _problem(found, extensions)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _refusal(code, what, f"cannot be used ({_reason(error)})") from error
     if problem:
         raise _refusal(code, what, f"({found.name}) {problem}")
@@ -261,7 +251,7 @@ def crl(der: bytes, issuer: Certificate, what: str, code: Code) -> Crl:
             ends=parsed.next_update_utc or _wrong("it does not say when the next one comes"),
             number=_value(extensions, x509.CRLNumber).crl_number,
         )
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _refusal(code, what, f"cannot be used ({_reason(error)})") from error
 
 
@@ -276,7 +266,7 @@ def check_issued(child: Certificate, issuer: Certificate, what: str, code: Code)
         if child.authority_key_id != issuer.subject_key_id:
             raise InvalidSignature("it names another key of its issuer")
         child.parsed.verify_directly_issued_by(issuer.parsed)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except UNREADABLE as error:
         reason = str(error) or "its signature is wrong"
         raise _refusal(
             code,

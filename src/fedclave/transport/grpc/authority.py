@@ -200,7 +200,7 @@ class _Issuer:
             held = x509.load_pem_x509_certificate(wire.certificate)
             own = Identity.of(held)
             key = held.public_key()
-        except ValueError as error:
+        except keys.UNREADABLE as error:
             raise Refused(Code.MALFORMED, f"the certificate in use: {error}") from error
         admit(held, anchors=self._authority.anchors, role=own.role, now=now, members={own.name})
         if own.role == "authority" or not isinstance(key, ec.EllipticCurvePublicKey):
