@@ -262,7 +262,8 @@ def test_strangers_whose_challenge_is_nobodys_hold_up_nobody(scene: Scene) -> No
     junk = [scene.envelope(scene.challenge(), key) for _ in range(2 * MAX_STRANGERS)]
     strangers = [Call(scene.address).say(challenge=one) for one in junk]
     assert scene.is_waiting()
-    assert {stranger.refused() for stranger in strangers} == {"bad-signature"}
+    # Who comes while the owner's release is under way is told that.
+    assert {stranger.refused() for stranger in strangers} <= {"bad-signature", "UNAVAILABLE"}
 
 
 def test_the_port_is_held_by_one_release_at_a_time(scene: Scene) -> None:
