@@ -10,10 +10,12 @@ constants of the Gramine release (``RELEASES``).
 """
 
 import hashlib
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from fedclave.errors import UserError
 from fedclave.trust.elf import Elf
@@ -28,6 +30,8 @@ _GPR = 184  # bytes of GPRSGX, at the end of a frame (SDM vol. 3D, 38.9.1.1)
 _CREATE = struct.Struct("<8sIQ44x")
 _ADD = struct.Struct("<8sQQ40x")
 _EXTEND = struct.Struct("<8sQ48x")
+_SIZE = re.compile(r"(0x[0-9a-fA-F]{1,15}|[1-9][0-9]{0,17})([KMG]?)")
+_SHIFT = {"": 0, "K": 10, "M": 20, "G": 30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,33 @@ class _Area:
     size: int
     flags: int
     content: bytes | None  # None: added, not measured; shorter than the area: zeros follow
+
+
+def shape_of(manifest: Mapping[str, Any]) -> Shape:
+    """How large the enclave of a manifest is; what it does not say is as in Gramine 1.9.
+
+    ``UserError``: it says something that is no size or number.
+    """
+    sgx = manifest.get("sgx", {})
+    if not isinstance(sgx, dict):
+        raise UserError("sgx is not a table in the manifest. Name a Gramine manifest")
+    edmm, threads = sgx.get("edmm_enable", False), sgx.get("max_threads", 4)
+    if type(edmm) is not bool or type(threads) is not int:
+        raise UserError("sgx.edmm_enable or sgx.max_threads is no boolean, or number. Correct it")
+    size = sgx.get("enclave_size", "1024G" if edmm else "256M")
+    return Shape(size=size_of(size), threads=threads, edmm=edmm)
+
+
+def size_of(text: object) -> int:
+    """Bytes of a size as Gramine writes it. ``UserError``: it is none.
+
+    >>> size_of("8G"), size_of("256M"), size_of("0x10000")
+    (8589934592, 268435456, 65536)
+    """
+    match = _SIZE.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise UserError(f"{text!r:.40} is not the size of an enclave. Write 8G, or 512M")
+    return int(match[1], 0) << _SHIFT[match[2]]
 
 
 def measure(manifest: bytes, pal: Elf, shape: Shape, release: Release) -> bytes:
