@@ -6,6 +6,7 @@ A simulated platform, its collateral in a store, both verifiers, and a policy th
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from fedclave.trust import claims, dcap, gate, ratls
 from fedclave.trust.claims import Expected
 from fedclave.trust.collateral_store import Store
 from fedclave.trust.gate import Standing
+from fedclave.trust.names import Role
 from fedclave.trust.policy import Policy
 from fedclave.trust.policy_file import SignedPolicy
 from fedclave.trust.quoting import QuotingEnclave
@@ -50,6 +52,10 @@ class Door:
     def evidence(self, **changes: object) -> bytes:
         """Evidence for this channel, but for what the claims have changed."""
         return self.about(said(**changes))
+
+    def about_role(self, role: Role) -> tuple[bytes, Expected]:
+        """Evidence for this channel of a peer in this role, and that it is expected there."""
+        return self.evidence(role=role), replace(EXPECTED, role=role)
 
     def vouch(
         self,
