@@ -16,7 +16,6 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from fuzz import parties
-from tests.support import enclaves
 
 from fedclave import canonical
 from fedclave.errors import Code
@@ -29,14 +28,12 @@ from fedclave.trust import (
     log_proof,
     merkle,
     pck,
-    policy_file,
     quotes,
     ratls,
     records,
     release,
     requests,
     sealed,
-    signing,
 )
 from fedclave.trust.checkpoint import Head
 from fedclave.trust.collateral import Collateral
@@ -44,7 +41,6 @@ from fedclave.trust.contract import Acceptance
 from fedclave.trust.judgement import Word
 from fedclave.trust.releasing import CHALLENGE_TYPE
 from fedclave.trust.simulated import Faults
-from fedclave.trust.tokens import Token
 
 VECTORS = Path(__file__).parents[1] / "tests" / "vectors" / "attestation"
 CHAIN = Code.ATT_CHAIN
@@ -218,6 +214,24 @@ def splits() -> list[bytes]:
     return [canonical.encode(fields) + b"\n"]
 
 
+def leaf(at: int) -> bytes:
+    """The hash of an entry of a log."""
+    return merkle.leaf_hash(bytes([at]))
+
+
+def trees() -> tuple[tuple[int, bytes], tuple[int, bytes]]:
+    """A log of 5 entries, and of 8: sizes and roots."""
+    return (5, merkle.root(map(leaf, range(5)))), (8, merkle.root(map(leaf, range(8))))
+
+
+def growths() -> list[bytes]:
+    """From the one to the other; entry 0 of the smaller one."""
+    return [
+        b"".join(merkle.consistency(5, 8, _node)),
+        b"".join(merkle.inclusion(0, 5, _node)),
+    ]
+
+
 def proofs() -> list[bytes]:
     """Entry 3 of 5; the one entry of a log."""
     return [_proof(3, 5), _proof(0, 1)]
@@ -292,62 +306,6 @@ def requests_() -> list[bytes]:
     ]
 
 
-def policies() -> list[bytes]:
-    """As people write them."""
-    mrenclave, mrtd = "ab" * 32, "cd" * 48
-    whole = f"""schema: 1
-name: kit
-version: 2
-previous: {mrenclave}
-valid: {{from: 2031-01-01, until: 2031-12-31T12:00:00Z}}
-roots: [intel, "simulated:{mrenclave}"]
-roles:
-  aggregator:
-    measurements:
-      - {{mr_enclave: {mrenclave}, until: 2031-06-30, note: release 1}}
-      - {{mr_td: {mrtd}, rt_mr1: {mrtd}, rt_mr2: {mrtd}, rt_mr3: {mrtd}}}
-  collaborator:
-    signers: [{mrenclave}]
-    product: {{isv_prod_id: 7, min_isv_svn: 2}}
-    attributes: {{mask: 0xffffffffffffffff, value: 0x5}}
-    unattested: {{members: [anna], reason: no TEE, receives: [model]}}
-tcb:
-  allowed: [UpToDate, SWHardeningNeeded]
-  grace: {{statuses: [OutOfDate], days: 30}}
-  accept_advisories: {{INTEL-SA-00615: why}}
-platforms: {{deny: [{"ef" * 16}], deny_keys: [{mrenclave}]}}
-freshness: {{session_s: 3600, reattest_s: 600}}
-release: {{initial_model: attested}}
-"""
-    role = f"{{measurements: [{{mr_enclave: {mrenclave}}}]}}"
-    short = (
-        "{schema: 1, name: kit, version: 1, valid: {from: 2031-01-01, until: 2031-12-31},"
-        f" roots: [intel], roles: {{aggregator: {role}}}}}"
-    )
-    return [short.encode(), whole.encode()]
-
-
-def lines() -> list[bytes]:
-    """A token, and public keys in each form."""
-    token = Token(
-        federation="kit", role="collaborator", name="anna", authority="ca:1", aggregator="agg:2",
-        root="ab" * 32, secret="cd" * 16, expires=parties.NOW + timedelta(hours=1),
-    )  # fmt: skip
-    public = parties.AUTHOR.public_key()
-    return [
-        str(token).encode(),
-        parties.PEER.line.encode(),
-        policy_file.format_key(public).encode(),
-        signing.public_pem(public),
-        release.format_public(parties.PAIR.public),
-    ]
-
-
-def sigstructs() -> list[bytes]:
-    """One that is signed."""
-    return [enclaves.example()]
-
-
 def _read(name: str) -> bytes:
     return (VECTORS / name).read_bytes()
 
@@ -380,6 +338,10 @@ def _leaves(last: bytes) -> tuple[bytes, ...]:
 def _note(size: int, last: bytes = b"e") -> bytes:
     head = Head(origin=parties.PEER.origin, size=size, root=merkle.root(_leaves(last)[:size]))
     return checkpoint.sign(head, parties.LOG)
+
+
+def _node(level: int, at: int) -> bytes:
+    return merkle.root(map(leaf, range(at << level, (at + 1) << level)))
 
 
 def _proof(index: int, size: int) -> bytes:

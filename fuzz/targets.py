@@ -11,7 +11,7 @@ bytes: ``Other`` is raised if it does not, which no target refuses with.
 from collections.abc import Callable
 from contextlib import suppress
 
-from fuzz import parties, seeds
+from fuzz import parties, seeds, written
 from fuzz.watch import Target
 
 from fedclave import canonical
@@ -26,6 +26,7 @@ from fedclave.trust import (
     gate,
     heads,
     log_proof,
+    merkle,
     pck,
     pckext,
     policy,
@@ -215,6 +216,18 @@ def _accepted(data: bytes) -> None:
         )
 
 
+def _growth(data: bytes) -> None:
+    """A proof that a log grew from 5 entries to 8, or that an entry is one of 5: its hashes."""
+    hashes = [data[at : at + merkle.HASH] for at in range(0, len(data), merkle.HASH)]
+    old, new = seeds.trees()
+    try:
+        merkle.check_consistency(old, new, hashes)
+    except Refused:
+        size, root = old
+        at = len(data) % 8
+        merkle.check_inclusion(seeds.leaf(at), at, hashes, size=size, root=root)
+
+
 def _proof(data: bytes) -> None:
     found = log_proof.decode(data)
     _same(log_proof.encode(found), data)
@@ -312,6 +325,7 @@ TARGETS: dict[str, Target] = {
         seeds=seeds.splits,
         run=lambda data: heads.verify_evidence(data, parties.PEER),
     ),
+    "growth": Target(what="a log's growth, proved", seeds=seeds.growths, run=_growth),
     "proof": Target(what="a log's entry, proved", seeds=seeds.proofs, run=_proof),
     "record": Target(what="a log's entry", seeds=seeds.records_, run=records.decode),
     "challenge": Target(what="release: challenges, signed", seeds=seeds.challenges, run=_challenge),
@@ -324,10 +338,10 @@ TARGETS: dict[str, Target] = {
     "sealed": Target(what="sealed files and messages", seeds=seeds.sealed_, run=_sealed),
     "request": Target(what="certificate requests", seeds=seeds.requests_, run=_request),
     "policy": Target(
-        what="policies", seeds=seeds.policies, run=_policy, refusals=(Refused, PlanError)
+        what="policies", seeds=written.policies, run=_policy, refusals=(Refused, PlanError)
     ),
     "line": Target(
-        what="tokens, public keys", seeds=seeds.lines, run=_line, refusals=(Refused, UserError)
+        what="tokens, public keys", seeds=written.lines, run=_line, refusals=(Refused, UserError)
     ),
-    "sigstruct": Target(what="SIGSTRUCT", seeds=seeds.sigstructs, run=sigstruct.parse),
+    "sigstruct": Target(what="SIGSTRUCT", seeds=written.sigstructs, run=sigstruct.parse),
 }

@@ -7,6 +7,7 @@ refused like any other bytes that are no certificate.
 
 import base64
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def pem(der: bytes, what: str = "CERTIFICATE") -> bytes:
 
 @pytest.mark.parametrize("encode", [bytes, pem], ids=["DER", "PEM"])
 def test_a_certificate_of_version_33_is_no_certificate(
-    authority: pki.Authority, encode: "type[bytes]"
+    authority: pki.Authority, encode: Callable[[bytes], bytes]
 ) -> None:
     leaf = ca.certify(authority).leaf.public_bytes(Encoding.DER)
     odd = encode(changed(leaf, V3, V33))
