@@ -14,8 +14,7 @@ from fedclave.cli import console
 from fedclave.errors import FedclaveError, Refused, UserError
 from fedclave.plan import Plan, load
 from fedclave.trust import dsse, files, signing
-from fedclave.trust.contract import CONTRACT_TYPE, POLICY, Contract
-from fedclave.trust.policy_file import SignedPolicy
+from fedclave.trust.contract import CONTRACT_TYPE, Contract
 from fedclave.workspace import agreement, assemble, initial, report
 from fedclave.workspace.agreement import AUTHOR, OWNER
 from fedclave.workspace.layout import Workspace
@@ -69,8 +68,6 @@ def accept(
         console.note(line)
     own = signing.key_id(whose)
     console.note(f"\nContract {signed.id}\nsigned by the author's key {own}")
-    if (later := agreement.later_policy(workspace, plan, signed.contract)) is not None:
-        console.note(f"Mind {_later(later)}")
     if agreement.pinned(workspace, AUTHOR) is None and author is None:
         console.confirm("Does the author name the same key?", yes)
     value: dict[str, Any] = {"contract": signed.id, "author": own}
@@ -116,15 +113,6 @@ def show(workspace: Workspace, as_json: bool) -> None:
     console.answer(value, lines, as_json)
 
 
-def _later(policy: SignedPolicy) -> str:
-    """A policy that came after the contract, in words."""
-    by = console.count(len(policy.signed_by), "signer")
-    return (
-        f"{POLICY}: here it is {policy.policy.label}, digest {policy.digest[:16]}, by the word of"
-        f" {by} of the plan."
-    )
-
-
 def _leaving(workspace: Workspace, plan: Plan) -> report.Report:
     return report.make(plan, initial.described(workspace, plan).layout)
 
@@ -157,12 +145,9 @@ def _standing(workspace: Workspace, plan: Plan, found: agreement.Found | None) -
     else:
         own = signing.key_id(author)[:16]
         try:
-            signed = agreement.offered(workspace, plan, author)
-            later = agreement.later_policy(workspace, plan, signed.contract)
+            agreement.offered(workspace, plan, author)
             yield f"Signed by the author that this site trusts ({own}); every file here is the one"
-            yield (
-                "that was signed." if later is None else f"that was signed, but for {_later(later)}"
-            )
+            yield "that was signed."
         except (Refused, UserError) as error:
             yield f"NOT what the author that this site trusts ({own}) signed: {error}"
     for path in sorted(workspace.cert.glob("*.acceptance.dsse.json")):

@@ -58,9 +58,7 @@ def check(
     workspace: WorkspaceDir = Path(),
     as_json: Json = False,
 ) -> None:
-    """Check the policy's text, and who signed it; report mistakes with their lines.
-
-    Of a workspace's own policy, the plan names the signers; of another file, --signer does.
+    """Check the policy's text, and with --signer who signed it; report mistakes with their lines.
 
     Changes nothing: a version that was checked can still be replaced by another one.
     """
@@ -81,8 +79,7 @@ def check(
         found = policies.load(text)
     lines = [f"{text} is good: {found.label}, digest {found.digest}"]
     if signed_by is None:
-        signed_by, standing = _standing(text, _named(policy, workspace))
-        lines.append(standing)
+        lines.append("Signatures were not looked at. Give the signers' keys with --signer.")
     else:
         lines += [f"signed by {one}" for one in signed_by]
     warnings = list(_warnings(found, now))
@@ -173,51 +170,18 @@ def sign(
 def show(
     policy: PolicyFile = None, workspace: WorkspaceDir = Path(), as_json: Json = False
 ) -> None:
-    """Show in words whom the policy admits, with its digest, and who signed it.
+    """Show in words whom the policy admits, with its digest. Verifies no signature.
 
-    That is told of a workspace's own policy, whose signers the plan names; of another file no
-    signature is looked at. All parties must see the same digest. The next version names it as its
-    previous one.
+    All parties must see the same digest. The next version names it as its previous one.
     """
     from fedclave.trust import policy as policies
 
-    text, now = _path(policy, workspace), datetime.now(UTC)
-    found = policies.load(text)
-    signed_by, standing = _standing(text, _named(policy, workspace))
+    found, now = policies.load(_path(policy, workspace)), datetime.now(UTC)
     warnings = list(_warnings(found, now))
     content = found.model_dump(mode="json", by_alias=True)
-    value = {
-        "digest": found.digest, "policy": content, "signed_by": signed_by, "warnings": warnings,
-    }  # fmt: skip
-    lines = [standing, "", *_words(found)]
-    lines += ["", *(f"Mind: {one}" for one in warnings)] if warnings else []
+    value = {"digest": found.digest, "policy": content, "warnings": warnings}
+    lines = [*_words(found), *(["", *(f"Mind: {one}" for one in warnings)] if warnings else [])]
     console.answer(value, lines, as_json)
-
-
-def _standing(text: Path, named: "Signers | None") -> tuple[tuple[str, ...] | None, str]:
-    """Which of the plan's signers stand by a policy, None where nobody is named; and in words."""
-    from fedclave.errors import Refused, UserError
-    from fedclave.trust import policy_file
-
-    if named is None:
-        return None, "Signatures were not looked at: 'fx attest policy check --signer KEY' does."
-    try:
-        by = policy_file.verified(text, policy_file.envelope_of(text), named).signed_by
-    except (Refused, UserError) as error:
-        return (), f"NOT SIGNED by those whom the plan names: nobody follows it. {error}"
-    return by, f"Signed by {', '.join(one[:16] for one in by)}, as the plan asks."
-
-
-def _named(policy: Path | None, workspace: Path) -> "Signers | None":
-    """Who may sign a workspace's own policy; None for another file, or without a plan for it."""
-    from fedclave import plan as plans
-    from fedclave.trust.policy_file import Signers
-    from fedclave.workspace import layout
-
-    if policy is not None:
-        return None
-    wanted = plans.load(layout.open_(workspace).plan).attestation
-    return None if wanted is None else Signers.parse(wanted.signers, wanted.threshold)
 
 
 def _path(policy: Path | None, workspace: Path) -> Path:

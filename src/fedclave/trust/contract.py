@@ -96,7 +96,7 @@ def close(root: Path, paths: Iterable[str], *, federation: str, plan: str) -> Co
     names = sorted(paths)
     try:
         _check_names(names)
-        files = tuple(file(root, name) for name in names)
+        files = tuple(_file(root, name) for name in names)
     except Refused as refused:
         raise UserError(refused.message) from refused
     return Contract(federation=federation, plan=plan, files=files)
@@ -115,7 +115,7 @@ def require(root: Path, paths: Collection[str], contract: Contract) -> None:
             raise _differs(name, "is in the contract, but not here")
         if name not in signed:
             raise _differs(name, "is here, but not in the contract")
-        if file(root, name) != signed[name]:
+        if _file(root, name) != signed[name]:
             raise _differs(name, "is not the file that was signed")
 
 
@@ -147,8 +147,8 @@ def parse_acceptance(data: bytes) -> Acceptance:
     )
 
 
-def file(root: Path, name: str) -> File:
-    """A file as it is. ``Refused``: a folder on its way, or it itself, is a link, or not there."""
+def _file(root: Path, name: str) -> File:
+    """A file as it is. Every folder on its way, and it itself, must be no link."""
     path = root
     for part in name.split("/"):
         path = path / part

@@ -37,11 +37,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fedclave.errors import Code, Refused, UserError
 from fedclave.plan import Plan
 from fedclave.trust import contract as contracts
-from fedclave.trust import dsse, files, gate, policy, policy_file, signing
+from fedclave.trust import dsse, files, gate, policy, signing
 from fedclave.trust.contract import ACCEPTANCE_TYPE, CONTRACT_TYPE, Acceptance, Contract
 from fedclave.trust.dsse import Envelope
 from fedclave.trust.gate import SignedContract
-from fedclave.trust.policy_file import SignedPolicy, Signers
 from fedclave.workspace import archive, initial, output
 from fedclave.workspace.layout import Workspace
 
@@ -213,25 +212,10 @@ def load(workspace: Workspace, plan: Plan, party: str | None) -> SignedContract 
     return signed
 
 
-def later_policy(workspace: Workspace, plan: Plan, agreed: Contract) -> SignedPolicy | None:
-    """The policy of the folder, if it is not the contract's file but its signers stand by it.
-
-    ``Refused``, ``UserError``: it is another one, and they do not.
-    """
-    if plan.attestation is None or not os.path.lexists(workspace.attestation):
-        return None
-    signed = next((file for file in agreed.files if file.path == contracts.POLICY), None)
-    if signed is not None and signed == contracts.file(workspace.own, contracts.POLICY):
-        return None
-    signers = Signers.parse(plan.attestation.signers, plan.attestation.threshold)
-    return policy_file.verified(workspace.attestation, workspace.attestation_signatures, signers)
-
-
 def _require_files(workspace: Workspace, plan: Plan, agreed: Contract) -> None:
-    later_policy(workspace, plan, agreed)
     here = archive.brought(workspace)
     if plan.attestation is not None and os.path.lexists(workspace.attestation):
-        # It was looked at: a policy changes by its signers' word, which the plan names.
+        # A policy changes by its signers' word, which the plan names and ``policy_file`` checks.
         here = tuple(name for name in here if name != contracts.POLICY)
         others = tuple(file for file in agreed.files if file.path != contracts.POLICY)
         agreed = replace(agreed, files=others)
