@@ -192,7 +192,7 @@ class SettingsError(UserError):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One mistake in a file: ``file:line path: reason. remedy``."""
+    """One mistake in a file: ``file:line path: reason. remedy``. Line 0: it is about no line."""
 
     file: str
     line: int
@@ -201,7 +201,8 @@ class Problem:
     remedy: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}" + (f" {self.path}" if self.path else "")
+        where = self.file + (f":{self.line}" if self.line else "")
+        where += f" {self.path}" if self.path else ""
         return f"{where}: {self.reason}." + (f" {self.remedy}" if self.remedy else "")
 
 

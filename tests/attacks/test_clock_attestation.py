@@ -118,7 +118,7 @@ def test_a_clock_set_back_does_not_make_old_collateral_good_again(tmp_path: Path
         def found(*command: str) -> str:
             code, said = fed.says("attest", *command, "--root", str(root))
             assert code == 3
-            return str(said["error"]["code"])
+            return str((said.get("error") or said)["code"])
 
         assert found("verify", str(quote)) == "ATT-COLLATERAL-FUTURE"  # what is there: to come
         assert found("collateral", "import", str(old)) == "ATT-COLLATERAL-OLDER"

@@ -1,38 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """``fx attest``: look at evidence, and verify it offline."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedclave.cli import console, lint, options, sigstruct, tee
+from fedclave.cli import console, examining, lint, options, sigstruct, tee
+from fedclave.cli.collateral import Root, collateral_app, root_der, store_of
 from fedclave.cli.options import AllowSimulated, Json, WorkspaceDir, command, noun
 from fedclave.cli.policy import policy_app
 
 if TYPE_CHECKING:
     from fedclave.trust.collateral_store import Store
     from fedclave.trust.quotes import Quote
-    from fedclave.trust.sgx_verify import Appraisal
 
 app = noun("attest", "Show and verify evidence of what a party runs.")
-collateral_app = noun("collateral", "Keep what Intel signs about kinds of platforms.")
 app.add_typer(collateral_app)
 app.add_typer(policy_app)
 tee.add_to(app)
 lint.add_to(app)
-
-Root = Annotated[
-    Path | None,
-    typer.Option(
-        "--root",
-        metavar="DER",
-        help="Trust this root certificate, and it alone.",
-        show_default="Intel's SGX Root CA",
-    ),
-]
-QuoteFile = Annotated[Path, typer.Argument(metavar="QUOTE", help="A file that holds a quote.")]
 
 
 @command(
@@ -79,24 +68,28 @@ def show(
         return
     value = {"verified": False, **_evidence(raw)}
     lines = console.rows({key: item for key, item in value.items() if key != "verified"})
-    lines += ["", "NOT VERIFIED. Verify it with 'fx attest verify QUOTE --collateral FILE'."]
+    lines += ["", f"NOT VERIFIED. Verify it: fx attest verify {what} --collateral FILE"]
     console.answer(value, lines, as_json)
 
 
 @command(
     app,
     "verify",
-    "fx attest verify quote.bin",
-    "fx attest verify quote.bin --collateral c.json --at 2025-08-16T12:00:00Z --json",
+    "fx attest verify quote.bin --collateral sgx-00606a.json",
+    "fx attest verify enclave.pem --policy attestation.yaml --role collaborator",
+    "fx attest verify quote.bin --collateral c.json --now 2025-08-16T12:00:00Z --json",
 )
 def verify(
-    quote: QuoteFile,
+    evidence: Annotated[
+        Path,
+        typer.Argument(metavar="QUOTE|CERT", help="A quote, or a certificate that carries one."),
+    ],
     collateral: Annotated[
         Path | None,
         typer.Option(
             "--collateral",
             metavar="FILE",
-            help="Collateral for its platform.",
+            help="Collateral for its platform; needs no workspace.",
             show_default="what was imported",
         ),
     ] = None,
@@ -112,193 +105,90 @@ def verify(
         typer.Option("--role", metavar="ROLE", help="With --policy: aggregator or collaborator."),
     ] = "aggregator",
     allow_simulated: AllowSimulated = False,
-    at: Annotated[
+    now: Annotated[
         str | None,
-        typer.Option("--at", metavar="TIME", help="Judge as at this time.", show_default="now"),
+        typer.Option(
+            "--now",
+            metavar="TIME",
+            help="Judge as at this time: ISO 8601 (UTC if it names no zone), or Unix seconds.",
+            show_default="this machine's clock",
+        ),
     ] = None,
     workspace: WorkspaceDir = Path(),
     as_json: Json = False,
 ) -> None:
     """Verify a quote by collateral, offline, with two verifiers that must agree.
 
-    Says that the quote is genuine and how its platform stands. Whether that code may take part is
-    for a policy to say (--policy). Exit code 3 and a code ATT-... if it is not genuine.
+    Of a certificate (RA-TLS) also that its evidence is about its own key. Says whether it is
+    genuine and how its platform stands; whether that code may take part is for a policy to say
+    (--policy). What is refused is told as fully, with a code ATT-... and exit code 3.
     """
-    from fedclave.trust import collateral as collaterals
-    from fedclave.trust import quotes
-    from fedclave.trust import verify as verifying
+    from fedclave.errors import Refused
+    from fedclave.trust import policy as policies
     from fedclave.trust.dcap import DcapJudge
+    from fedclave.trust.examine import Basis, examine
 
-    raw, now = _read(quote), _time(at)
+    if role not in ("aggregator", "collaborator"):
+        raise typer.BadParameter(f"{role!r} is neither role.", param_hint="'--role'")
+    raw, time = _read(evidence), _time(now)
     with DcapJudge() as second:
-        if collateral is None:
-            verifier = verifying.Verifier(store=_store(workspace, root), second=second)
-            appraisal = verifier.verify(raw, now)
-        else:
-            given = collaterals.parse(_read(collateral))
-            appraisal = verifying.verify(raw, given, _root(root), now, second)
-    admitted = _judged(policy, role, appraisal, now, allow_simulated) if policy else {}
-    named = "Intel SGX Root CA" if root is None else f"{root} (not Intel's)"
-    parsed = quotes.parse(raw)
-    value = {"verified": True, **_claims(parsed), **_standing(appraisal, now), "root": named}
-    value |= admitted
-    lines = [
-        f"GENUINE at {console.when(now)}: the platform is {appraisal.status}.",
-        "",
-        *console.rows({name: item for name, item in value.items() if name != "verified"}),
-        "",
-        "The policy admits it. A run also asks whether it was made for its own channel."
-        if admitted
-        else "Compare mr_enclave (or mr_td) with what you expect to run: a genuine quote alone says"
-        " nothing about which code is good.",
-    ]
-    console.answer(value, lines, as_json)
+        by = Basis(
+            root_der=root_der(root),
+            collateral=_imported(workspace, root) if collateral is None else _read(collateral),
+            second=second,
+            now=time,
+            policy=None if policy is None else policies.load(policy),
+            role=role,  # type: ignore[arg-type]  # one of the two
+            allow_simulated=allow_simulated,
+        )
+        found = examine(raw, by)
+    names = examining.Names(evidence=evidence, collateral=collateral, root=root)
+    console.answer(examining.facts(found, by, names), examining.lines(found, by, names), as_json)
+    if found.refused is not None:
+        raise typer.Exit(Refused.exit_code)
 
 
-@command(collateral_app, "import", "fx attest collateral import sgx-00606a.json")
-def import_(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Files of collateral.")],
-    root: Root = None,
-    workspace: WorkspaceDir = Path(),
-    as_json: Json = False,
-) -> None:
-    """Keep collateral for verifying. It must be signed, valid now, and not older than what is here.
+def _imported(workspace: Path, root: Path | None) -> "Store":
+    from fedclave.errors import UserError
 
-    Get it from Intel, or a cache of Intel's service; never from the party that you verify.
-    """
-    from fedclave.trust import roots
-
-    store, now = _store(workspace, root), datetime.now(UTC)
-    added = [(path, store.add(_read(path), now)) for path in files]
-    if root is not None:
-        roots.keep(store.folder, _read(root))
-    value = [
-        {"file": path, "tee": one.tcb_info.tee, "fmspc": one.tcb_info.fmspc.hex(),
-         "evaluation": one.evaluation, "until": one.tcb_info.next_update.isoformat()}
-        for path, one in added
-    ]  # fmt: skip
-    lines = [
-        f"{path}: {one.tcb_info.tee} platforms {one.tcb_info.fmspc.hex()}, until"
-        f" {console.when(one.tcb_info.next_update)}"
-        for path, one in added
-    ]
-    console.answer({"imported": value, "folder": store.folder}, lines, as_json)
-
-
-@command(collateral_app, "check", "fx attest collateral check")
-def check(root: Root = None, workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
-    """Say which of the imported collateral has expired, or will within a week.
-
-    Of every root that is known here; with --root, of that one alone.
-    """
-    from dataclasses import replace
-
-    from fedclave.trust import roots
-
-    store = _store(workspace, root)
-    if root is None:
-        store = replace(store, roots=roots.known(store.folder))
-    warnings = store.warnings(datetime.now(UTC))
-    good = f"all collateral in {store.folder} is good for a week or more"
-    console.answer({"folder": store.folder, "warnings": warnings}, warnings or [good], as_json)
+    try:
+        return store_of(workspace, root)
+    except UserError as error:
+        raise UserError(f"{error} Or name a file of collateral with --collateral.") from error
 
 
 def _evidence(raw: bytes) -> dict[str, Any]:
     """What a quote says; or a certificate, with whether its quote is about its key."""
-    import ssl
-
     from fedclave.errors import Refused
-    from fedclave.trust import quotes, ratls
+    from fedclave.trust import examine, quotes, ratls
 
-    text = raw.lstrip().startswith(b"-----BEGIN CERTIFICATE")
-    if not text and raw[:1] != b"\x30":
-        return _claims(quotes.parse(raw))
-    der = ssl.PEM_cert_to_DER_cert(raw.decode("ascii", "replace").strip()) if text else raw
+    der = examine.certificate(raw)
+    if der is None:
+        return _quote(quotes.parse(raw))
     found = ratls.read(der)
     try:
         ratls.bound(found)
         bound = "yes"
     except Refused as error:
         bound = f"NO: {error.message}"
-    form = "Gramine's own (legacy)" if found.claims is None else "Interoperable RA-TLS"
-    return {"form": form, "bound to the key": bound, **_claims(quotes.parse(found.quote))}
+    return {
+        "form": examining.form(found),
+        "bound_to_key": bound,
+        **_quote(quotes.parse(found.quote)),
+    }
 
 
-def _store(workspace: Path, root: Path | None) -> "Store":
-    from fedclave.trust.collateral_store import Store
-    from fedclave.workspace import layout
-
-    cert = layout.open_(workspace).cert
-    return Store(folder=cert / "collateral", roots=(_root(root),))
-
-
-def _root(root: Path | None) -> bytes:
+def _quote(quote: "Quote") -> dict[str, Any]:
+    """Its content, and which root it claims. Whoever wrote it may have lied in both."""
+    from fedclave.errors import Refused
     from fedclave.trust import pck
 
-    return pck.INTEL_ROOT if root is None else _read(root)
-
-
-def _claims(quote: "Quote") -> dict[str, Any]:
-    from fedclave.trust.quotes import SgxReport
-
-    body = quote.body
-    value: dict[str, Any] = {"tee": quote.tee, "version": quote.version, "debug": body.debug}
-    if isinstance(body, SgxReport):
-        value |= {
-            "mr_enclave": body.mr_enclave.hex(),
-            "mr_signer": body.mr_signer.hex(),
-            "isv_prod_id": body.isv_prod_id,
-            "isv_svn": body.isv_svn,
-            "attributes": f"{body.flags:#018x}",
-            "xfrm": f"{body.xfrm:#018x}",
-        }
-    else:
-        value |= {
-            "mr_td": body.mr_td.hex(),
-            **{f"rt_mr{number}": one.hex() for number, one in enumerate(body.rt_mr)},
-            "mr_config_id": body.mr_config_id.hex(),
-            "attributes": f"{body.td_attributes:#018x}",
-            "xfam": f"{body.xfam:#018x}",
-        }
-    simulated = quote.header.user_data.startswith(b"SIMULATED")
-    return value | {"report_data": body.report_data.hex(), "simulated": simulated}
-
-
-def _judged(
-    path: Path, role: str, appraisal: "Appraisal", now: datetime, allow_simulated: bool
-) -> dict[str, Any]:
-    """What a policy says of it; ``Refused`` if it does not admit it."""
-    from fedclave.trust import judgement
-    from fedclave.trust import policy as policies
-
-    if role not in ("aggregator", "collaborator"):
-        raise typer.BadParameter(f"{role!r} is neither role.", param_hint="'--role'")
-    rules = policies.load(path)
-    verdict = judgement.appraise(
-        rules,
-        role,  # type: ignore[arg-type]  # one of the two
-        role,
-        appraisal,
-        key="",
-        now=now,
-        allow_simulated=allow_simulated,
-    )
-    return {"verdict": verdict.word.value, "policy": rules.label, "note": verdict.note}
-
-
-def _standing(appraisal: "Appraisal", now: datetime) -> dict[str, Any]:
-    return {
-        "tcb_status": str(appraisal.status),
-        "tcb_date": f"{appraisal.tcb_date:%Y-%m-%d}",
-        "advisories": ", ".join(appraisal.advisories) or "none",
-        "fmspc": appraisal.platform.fmspc.hex(),
-        "evaluation": appraisal.evaluation,
-        "collateral_age_days": (now - appraisal.issued).days,
-        "collateral_until": console.when(appraisal.expires),
-        "collateral_sha256": appraisal.collateral,
-        "evidence_sha256": appraisal.evidence,
-        "root_sha256": appraisal.root_hash,
-    }
+    try:
+        pck.platform(quote.chain, pck.INTEL_ROOT)
+        root = f"{examining.INTEL}, it says"
+    except Refused:
+        root = "not Intel's: simulated, incomplete or forged"
+    return {**examining.claims(quote), "root": root}
 
 
 def _read(path: Path) -> bytes:
@@ -308,12 +198,16 @@ def _read(path: Path) -> bytes:
 
 
 def _time(text: str | None) -> datetime:
+    """A moment, aware, in UTC. Nine digits and more are Unix seconds: eight are a date."""
     if text is None:
         return datetime.now(UTC)
     try:
+        if re.fullmatch(r"[0-9]{9,11}", text):
+            return datetime.fromtimestamp(int(text), UTC)
         given = datetime.fromisoformat(text)
-    except ValueError as error:
+        return (given if given.tzinfo else given.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise typer.BadParameter(
-            f"{text!r} is no time. Write for example 2025-08-16T12:00:00Z.", param_hint="'--at'"
+            f"{text!r} is no time. Write for example 2025-08-16T12:00:00Z, or Unix seconds.",
+            param_hint="'--now'",
         ) from error
-    return given if given.tzinfo is not None else given.replace(tzinfo=UTC)

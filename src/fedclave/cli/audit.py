@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fedclave.cli import console
-from fedclave.cli.options import Json, WorkspaceDir, command, noun, number
+from fedclave.cli.options import Json, WorkspaceDir, command, noun, number, whole
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -45,7 +45,14 @@ def show(
 
 @command(app, "prove", "fx audit prove 17 --out admission.proof")
 def prove(
-    index: Annotated[int, typer.Argument(metavar="INDEX", help="Which entry.", min=0)],
+    index: Annotated[
+        int,
+        typer.Argument(
+            metavar="INDEX",
+            help="Which entry, as 'fx audit show' numbers them.",
+            parser=whole(0, MOST, "'fx audit show' lists the entries with their numbers."),
+        ),
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", help="Write it here.", show_default="stdout"),

@@ -4,17 +4,18 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from fedclave.cli import console
+from fedclave.cli import console, policy
 from fedclave.errors import FedclaveError, Refused, UserError
 from fedclave.plan import Plan, load
 from fedclave.trust import dsse, files, signing
-from fedclave.trust.contract import CONTRACT_TYPE, Contract
+from fedclave.trust.contract import CONTRACT_TYPE, POLICY, Contract, File
+from fedclave.trust.policy_file import SignedPolicy
 from fedclave.workspace import agreement, assemble, initial, report
 from fedclave.workspace.agreement import AUTHOR, OWNER
 from fedclave.workspace.layout import Workspace
@@ -66,11 +67,17 @@ def accept(
     signed = agreement.offered(workspace, plan, whose)
     for line in _leaving(workspace, plan).lines if name else ():
         console.note(line)
+    for line in _policy_standing(workspace, plan, signed.contract):
+        console.note(f"\n{line}")
+    other = agreement.another_policy(workspace, plan, signed.contract)
     own = signing.key_id(whose)
     console.note(f"\nContract {signed.id}\nsigned by the author's key {own}")
     if agreement.pinned(workspace, AUTHOR) is None and author is None:
         console.confirm("Does the author name the same key?", yes)
     value: dict[str, Any] = {"contract": signed.id, "author": own}
+    value |= (
+        {} if other is None else {"policy": other.digest, "policy_version": other.policy.version}
+    )
     if name is None:
         agreement.pin(workspace, AUTHOR, whose)
         lines = [
@@ -94,6 +101,7 @@ def show(workspace: Workspace, as_json: bool) -> None:
     """Every file of the contract, who signed it, whether this folder is it, and what leaves."""
     plan, found = load(workspace.plan), agreement.find(workspace)
     made = agreement.close(workspace, plan) if found is None else found.contract
+    compared = agreement.compared(workspace, made)
     leaving = _leaving(workspace, plan)
     signatures = _signatures(workspace, found)
     standing = list(_standing(workspace, plan, found))
@@ -102,12 +110,13 @@ def show(workspace: Workspace, as_json: bool) -> None:
         "measured": made.measured_id,
         "federation": made.federation,
         "plan": made.plan,
-        "files": _files(made),
+        "files": [_compared(signed, here) for signed, here in compared],
         "signatures": [{"key": key, "state": state} for key, state in signatures],
         "standing": standing,
         "leaves": leaving.as_json(),
     }
-    lines = [*_listed(made), "", *console.rows({"contract": made.id, "plan": made.plan}), ""]
+    lines = [line for signed, here in compared for line in _compared_lines(signed, here)]
+    lines += ["", *console.rows({"contract": made.id, "plan": made.plan}), ""]
     lines += [f"signature by {report.plainly(key)}: {state}" for key, state in signatures]
     lines += [*standing, "", *leaving.lines]
     console.answer(value, lines, as_json)
@@ -136,6 +145,7 @@ def _signatures(workspace: Workspace, found: agreement.Found | None) -> list[tup
 
 def _standing(workspace: Workspace, plan: Plan, found: agreement.Found | None) -> Iterator[str]:
     """Sentences about signatures, files and acceptances, each checked."""
+    yield from _policy_standing(workspace, plan, None if found is None else found.contract)
     if found is None:
         yield "Not signed yet: this is what 'fx plan sign' would sign."
         return
@@ -146,7 +156,9 @@ def _standing(workspace: Workspace, plan: Plan, found: agreement.Found | None) -
         own = signing.key_id(author)[:16]
         try:
             agreement.offered(workspace, plan, author)
-            yield f"Signed by the author that this site trusts ({own}); every file here is the one"
+            other = agreement.another_policy(workspace, plan, found.contract) is not None
+            every = "every other file here" if other else "every file here"
+            yield f"Signed by the author that this site trusts ({own}); {every} is the one"
             yield "that was signed."
         except (Refused, UserError) as error:
             yield f"NOT what the author that this site trusts ({own}) signed: {error}"
@@ -157,6 +169,27 @@ def _standing(workspace: Workspace, plan: Plan, found: agreement.Found | None) -
             yield f"Accepted for {name} by the owner of this site's data."
         except FedclaveError as error:
             yield f"NOT accepted for {name}: {error}"
+
+
+def _policy_standing(workspace: Workspace, plan: Plan, agreed: Contract | None) -> Iterator[str]:
+    """Who stands by the policy that lies here, where the plan names its signers."""
+    try:
+        signed = agreement.policy_signed(workspace, plan)
+        if signed is None:
+            return
+        if agreed is not None and agreement.another_policy(workspace, plan, agreed):
+            yield _other(signed)
+        else:
+            yield f"{POLICY}: version {signed.policy.version}, signed by the plan's signers."
+    except FedclaveError as error:
+        yield f"{POLICY}: {policy.not_followed(error)}"
+
+
+def _other(found: SignedPolicy) -> str:
+    return (
+        f"{POLICY}: version {found.policy.version}, signed by the plan's signers; the contract was"
+        " signed with another version"
+    )
 
 
 def _author(workspace: Workspace, given: Path | None) -> Ed25519PublicKey:
@@ -192,7 +225,24 @@ def _made(path: Path | None) -> list[str]:
 
 
 def _files(contract: Contract) -> list[dict[str, Any]]:
-    return [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in contract.files]
+    return [asdict(file) for file in contract.files]
+
+
+def _compared(signed: File, here: File | None) -> dict[str, Any]:
+    """A file as it lies here; ``signed`` is the contract's digest, where that is another."""
+    if here == signed:
+        return asdict(signed)
+    size, digest = (None, None) if here is None else (here.size, here.sha256)
+    return {"path": signed.path, "size": size, "sha256": digest, "signed": signed.sha256}
+
+
+def _compared_lines(signed: File, here: File | None) -> Iterator[str]:
+    if here is None:
+        yield f"{'MISSING':64}  {'-':>10}  {signed.path}"
+    else:
+        yield f"{here.sha256}  {here.size:>10}  {here.path}"
+    if here != signed:
+        yield f"  the contract has another: {signed.sha256}"
 
 
 def _listed(contract: Contract) -> list[str]:

@@ -87,16 +87,22 @@ def new_folder(default: str) -> Any:
     )
 
 
-def number(flag: str, least: int, most: int, help: str) -> Any:
-    """A whole number within bounds."""
+def whole(least: int, most: int, remedy: str = "") -> Callable[[str | int], int]:
+    """Reads a whole number within bounds; ``remedy`` says how to find one."""
 
     def parse(given: str | int) -> int:  # a default comes as it is
         text = str(given)
         if not re.fullmatch(r"[+-]?[0-9]{1,20}", text) or not least <= int(text) <= most:
-            raise typer.BadParameter(f"{text!r} is not a whole number from {least} to {most}.")
+            problem = f"{text!r} is not a whole number from {least} to {most}."
+            raise typer.BadParameter(f"{problem} {remedy}".strip())
         return int(text)
 
-    return typer.Option(flag, parser=parse, metavar="N", help=help)
+    return parse
+
+
+def number(flag: str, least: int, most: int, help: str) -> Any:
+    """The option of a whole number within bounds."""
+    return typer.Option(flag, parser=whole(least, most), metavar="N", help=help)
 
 
 def noun(name: str, summary: str) -> typer.Typer:

@@ -17,6 +17,7 @@ from fedclave.cli.options import (
     noun,
     number,
 )
+from fedclave.errors import Code, FedclaveError, PlanError, Refused, UserError
 
 if TYPE_CHECKING:
     from fedclave.trust.policy import MeasurementPart, Policy, RolePart
@@ -58,9 +59,11 @@ def check(
     workspace: WorkspaceDir = Path(),
     as_json: Json = False,
 ) -> None:
-    """Check the policy's text, and with --signer who signed it; report mistakes with their lines.
+    """Check the policy's text and who signed it; report mistakes with their lines.
 
-    Changes nothing: a version that was checked can still be replaced by another one.
+    In a workspace whose plan names signers, they must stand by it; of another file (--policy), the
+    keys of --signer. Exit code 3 if they do not. Changes nothing: a version that was checked can
+    still be replaced by another one.
     """
     from fedclave.trust import policy as policies
     from fedclave.trust import policy_file
@@ -68,6 +71,7 @@ def check(
 
     text, now = _path(policy, workspace), datetime.now(UTC)
     signed_by: tuple[str, ...] | None = None
+    problem = None
     if signer:
         trusted = _signers(signer, threshold)
         signed = policy_file.verified(text, policy_file.envelope_of(text), trusted)
@@ -77,17 +81,23 @@ def check(
         raise typer.BadParameter("Give the keys with --signer.", param_hint="'--threshold'")
     else:
         found = policies.load(text)
-    lines = [f"{text} is good: {found.label}, digest {found.digest}"]
-    if signed_by is None:
-        lines.append("Signatures were not looked at. Give the signers' keys with --signer.")
-    else:
-        lines += [f"signed by {one}" for one in signed_by]
+        signed_by, problem = _stand_by(workspace) if policy is None else (None, None)
+        if signed_by is not None:
+            check_valid(found, now)
     warnings = list(_warnings(found, now))
     value = {
         "policy": found.digest, "file": text, "name": found.name, "version": found.version,
-        "signed_by": signed_by, "warnings": warnings,
+        "signed_by": signed_by, "not_signed": problem, "warnings": warnings,
     }  # fmt: skip
-    console.answer(value, [*lines, *(f"Mind: {one}" for one in warnings)], as_json)
+    lines = [f"{text} is good: {found.label}, digest {found.digest}"]
+    if problem is not None:
+        lines = [f"{text}: {found.label}, digest {found.digest}"]
+    elif signed_by is None:
+        lines.append("Signatures were not looked at. Give the signers' keys with --signer.")
+    lines = [*lines, *_signed_lines(signed_by, problem), *(f"Mind: {one}" for one in warnings)]
+    console.answer(value, lines, as_json)
+    if problem is not None:
+        raise typer.Exit(Refused.exit_code)
 
 
 @command(policy_app, "key", "fx attest policy key keys/anna.key")
@@ -170,18 +180,56 @@ def sign(
 def show(
     policy: PolicyFile = None, workspace: WorkspaceDir = Path(), as_json: Json = False
 ) -> None:
-    """Show in words whom the policy admits, with its digest. Verifies no signature.
+    """Show in words whom the policy admits, with its digest, and who of the plan's signers signed.
 
-    All parties must see the same digest. The next version names it as its previous one.
+    Of another file (--policy) it verifies no signature. All parties must see the same digest. The
+    next version names it as its previous one.
     """
     from fedclave.trust import policy as policies
 
     found, now = policies.load(_path(policy, workspace)), datetime.now(UTC)
+    signed_by, problem = _stand_by(workspace) if policy is None else (None, None)
     warnings = list(_warnings(found, now))
     content = found.model_dump(mode="json", by_alias=True)
-    value = {"digest": found.digest, "policy": content, "warnings": warnings}
-    lines = [*_words(found), *(["", *(f"Mind: {one}" for one in warnings)] if warnings else [])]
+    value = {
+        "digest": found.digest, "policy": content, "signed_by": signed_by, "not_signed": problem,
+        "warnings": warnings,
+    }  # fmt: skip
+    signed = list(_signed_lines(signed_by, problem))
+    lines = [*signed, *([""] if signed else []), *_words(found)]
+    lines += ["", *(f"Mind: {one}" for one in warnings)] if warnings else []
     console.answer(value, lines, as_json)
+
+
+def _stand_by(workspace: Path) -> tuple[tuple[str, ...] | None, str | None]:
+    """Who of those whom the plan names signed the workspace's policy; or why nobody can follow it.
+
+    None and None where the plan names nobody.
+    """
+    from fedclave.plan import load
+    from fedclave.workspace import agreement, layout
+
+    opened = layout.open_(workspace)
+    try:
+        signed = agreement.policy_signed(opened, load(opened.plan))
+    except PlanError:
+        raise
+    except (Refused, UserError) as error:
+        return None, not_followed(error)
+    return (None, None) if signed is None else (signed.signed_by, None)
+
+
+def not_followed(error: FedclaveError) -> str:
+    """Why no party starts with a policy, loudly: it is not signed, or not the newest."""
+    if isinstance(error, Refused) and error.code is Code.ATT_POLICY:
+        return f"SIGNED, BUT NOT TO BE FOLLOWED, so nothing starts with it: {error}"
+    return f"NOT SIGNED by the plan's signers, so nothing starts with it: {error}"
+
+
+def _signed_lines(signed_by: tuple[str, ...] | None, problem: str | None) -> Iterator[str]:
+    if problem is not None:
+        yield problem
+    yield from (f"signed by {one}" for one in signed_by or ())
 
 
 def _path(policy: Path | None, workspace: Path) -> Path:

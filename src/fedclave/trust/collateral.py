@@ -113,6 +113,12 @@ class Vouched:
         """When the first part of it ends."""
         return min(one.ends for one in self.periods)
 
+    @property
+    def issued(self) -> datetime:
+        """When the oldest of TCB info, QE identity and the platform's list was issued."""
+        parts = (self.collateral.tcb_info.issued, self.collateral.qe_identity.issued)
+        return min(*parts, self.pck_crl.begins)
+
     def expires_in(self, now: datetime) -> timedelta:
         """How long all of it is good still; negative when a part has expired."""
         return self.expires - now

@@ -24,6 +24,8 @@ from fedclave.trust.collateral import Collateral, Vouched
 WARN_AHEAD = timedelta(days=7)
 """Collateral is good for 30 days, and whoever imports it may be on leave."""
 REMIND_AFTER = timedelta(days=1)
+SOON = "soon"
+"""The reason of a warning about what is good still."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,13 @@ class Store:
         self, *, tee: tcb.Tee, fmspc: bytes, ca: pck.CaKind, root_der: bytes, now: datetime
     ) -> Collateral:
         """The collateral for a kind of platform, valid now. ``Refused`` if there is none."""
-        name = _name(tee, fmspc, ca, root_der)
-        path = self.folder / name
+        vouched = self.held(tee=tee, fmspc=fmspc, ca=ca, root_der=root_der)
+        collateral.check_current(vouched, now)
+        return vouched.collateral
+
+    def held(self, *, tee: tcb.Tee, fmspc: bytes, ca: pck.CaKind, root_der: bytes) -> Vouched:
+        """The same, valid now or not."""
+        path = self.folder / _name(tee, fmspc, ca, root_der)
         if not path.is_file():
             raise Refused(
                 Code.ATT_COLLATERAL_MISSING,
@@ -84,13 +91,13 @@ class Store:
                 f" ({ca} CA) under this root in {self.folder}. Get it from Intel's PCS, and"
                 " import it ('fx attest collateral import')",
             )
-        vouched = collateral.vouch(files.read(path, _AGAIN), root_der)
-        extent = vouched.collateral.tcb_info
-        if _name(extent.tee, extent.fmspc, vouched.pck_ca.kind, root_der) != name:
-            raise Refused(Code.ATT_COLLATERAL, f"{path} is about another platform. {_AGAIN}")
-        _check_not_older(_marks(vouched), self._newest().get(name, {}), f"the file {path}")
-        collateral.check_current(vouched, now)
-        return vouched.collateral
+        return self._vouched(path, root_der)
+
+    def files(self) -> dict[Path, bytes | None]:
+        """Every file of collateral here, with the root that it is under; None: none of these."""
+        known = {_root(root_der): root_der for root_der in self.roots}
+        found = sorted(self.folder.glob("*-*-*-*.json"))
+        return {path: known.get(path.stem.rpartition("-")[2]) for path in found}
 
     def warnings(self, now: datetime, ahead: timedelta = WARN_AHEAD) -> list[str]:
         """A sentence for each file that has expired, soon will, or cannot be used."""
@@ -101,22 +108,32 @@ class Store:
         these are nobody's here, and not read.
         """
         found = []
-        for root_der in self.roots:
-            for path in sorted(self.folder.glob(f"*-{_root(root_der)}.json")):
-                try:
-                    vouched = collateral.vouch(files.read(path, _AGAIN), root_der)
-                    collateral.check_current(vouched, now)
-                except (Refused, UserError) as error:
-                    reason = str(error.code) if isinstance(error, Refused) else "unreadable"
-                    found.append(Warned(path.name, reason, f"{path.name}: {error}"))
-                    continue
-                if vouched.expires_in(now) < ahead:
-                    text = (
-                        f"{path.name}: good until {vouched.expires:%Y-%m-%d %H:%M} UTC, then nobody"
-                        f" on this kind of platform is admitted. {collateral.IMPORT}"
-                    )
-                    found.append(Warned(path.name, "soon", text))
+        for path, root_der in self.files().items():
+            if root_der is None:
+                continue
+            try:
+                vouched = self._vouched(path, root_der)
+                collateral.check_current(vouched, now)
+            except (Refused, UserError) as error:
+                reason = str(error.code) if isinstance(error, Refused) else "unreadable"
+                found.append(Warned(path.name, reason, f"{path.name}: {error}"))
+                continue
+            if vouched.expires_in(now) < ahead:
+                text = (
+                    f"{path.name}: good until {vouched.expires:%Y-%m-%d %H:%M} UTC, then nobody"
+                    f" on this kind of platform is admitted. {collateral.IMPORT}"
+                )
+                found.append(Warned(path.name, SOON, text))
         return sorted(found)
+
+    def _vouched(self, path: Path, root_der: bytes) -> Vouched:
+        """A file's collateral, if it is what its name says and not older than what was accepted."""
+        vouched = collateral.vouch(files.read(path, _AGAIN), root_der)
+        extent = vouched.collateral.tcb_info
+        if _name(extent.tee, extent.fmspc, vouched.pck_ca.kind, root_der) != path.name:
+            raise Refused(Code.ATT_COLLATERAL, f"{path} is about another platform. {_AGAIN}")
+        _check_not_older(_marks(vouched), self._newest().get(path.name, {}), f"the file {path}")
+        return vouched
 
     @property
     def _marks_file(self) -> Path:

@@ -119,6 +119,14 @@ def require(root: Path, paths: Collection[str], contract: Contract) -> None:
             raise _differs(name, "is not the file that was signed")
 
 
+def file_at(root: Path, name: str) -> File | None:
+    """A file of a folder as a contract lists it; None: there is none that one could list."""
+    try:
+        return _file(root, name)
+    except Refused:
+        return None
+
+
 def parse(data: bytes) -> Contract:
     """The contract in canonical bytes. Raises ``Refused(MALFORMED)`` for anything else."""
     fields = _fields(data, {"v", "federation", "plan", "files"})

@@ -94,7 +94,7 @@ class Signers:
 
 @dataclass(frozen=True, kw_only=True)
 class SignedPolicy:
-    """A policy that its signers stand by. Only ``verified`` and ``load`` make one."""
+    """A policy that its signers stand by. Only ``verified`` and what calls it make one."""
 
     policy: Policy
     digest: str
@@ -198,6 +198,17 @@ def load(
     found = verified(text, envelope, by)  # 1, 2, 3
     check_valid(found.policy, now)  # 4
     Pin(path=pins / PIN).accept(found.policy)  # 5
+    return found
+
+
+def looked_at(
+    text: Path, envelope: Path, *, signers: Sequence[str], threshold: int, pins: Path
+) -> SignedPolicy:
+    """The policy that its signers stand by, and this party could follow once it is valid: steps 1,
+    2, 3 and 5. Nothing is remembered, so another one can still be accepted.
+    """
+    found = verified(text, envelope, Signers.parse(signers, threshold))  # 1, 2, 3
+    Pin(path=pins / PIN).check(found.policy)  # 5
     return found
 
 

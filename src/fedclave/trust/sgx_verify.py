@@ -100,11 +100,7 @@ def judge(quote: Quote, collateral: Collateral, root_der: bytes, now: datetime) 
         root_key_id=pck.key_id(platform.root.key),
         root_hash=hashlib.sha256(spki).hexdigest(),
         collateral=vouched.collateral.digest,
-        issued=min(
-            vouched.collateral.tcb_info.issued,
-            vouched.collateral.qe_identity.issued,
-            vouched.pck_crl.begins,
-        ),
+        issued=vouched.issued,
         newest=max(begins for begins, _ in periods),
         expires=min(vouched.expires, *(ends for _, ends in periods)),
     )

@@ -19,8 +19,10 @@ holds (``load``):
        it, this very one, for this party.                             UserError, bad-signature,
                                                                       wrong-contract
     5  Every file that this folder brings into a run is the one
-       that was signed, and none is missing; the policy may be a
-       later one, by its own signers' word (``policy_file``).         wrong-contract, malformed
+       that was signed, and none is missing; the policy may be
+       another version, by the word of those whom the plan names as
+       its signers (``policy_file``).                                 wrong-contract, malformed,
+                                                                      bad-signature, ATT-POLICY
 
 What a run then imports it reads again: who can write to the folder meanwhile can change it. That is
 the party's own operator, and what an enclave, not a signature, keeps out.
@@ -37,10 +39,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fedclave.errors import Code, Refused, UserError
 from fedclave.plan import Plan
 from fedclave.trust import contract as contracts
-from fedclave.trust import dsse, files, gate, policy, signing
-from fedclave.trust.contract import ACCEPTANCE_TYPE, CONTRACT_TYPE, Acceptance, Contract
+from fedclave.trust import dsse, files, gate, policy, policy_file, signing
+from fedclave.trust.contract import ACCEPTANCE_TYPE, CONTRACT_TYPE, Acceptance, Contract, File
 from fedclave.trust.dsse import Envelope
 from fedclave.trust.gate import SignedContract
+from fedclave.trust.policy_file import SignedPolicy
 from fedclave.workspace import archive, initial, output
 from fedclave.workspace.layout import Workspace
 
@@ -110,6 +113,47 @@ def changes(old: Contract, new: Contract) -> tuple[str, ...]:
         for path in sorted(before.keys() | after.keys())
         if before.get(path) != after.get(path)
     )
+
+
+def compared(workspace: Workspace, agreed: Contract) -> tuple[tuple[File, File | None], ...]:
+    """Each file of a contract, and the one that lies here under its name; None: there is none."""
+    return tuple((file, _here(workspace, file.path)) for file in agreed.files)
+
+
+def policy_signed(workspace: Workspace, plan: Plan) -> SignedPolicy | None:
+    """The policy that lies here, by the word of those whom the plan names; None: it names nobody.
+
+    ``Refused``, ``UserError``: they do not stand by it, or this party accepted a later one.
+    """
+    if plan.attestation is None:
+        return None
+    return policy_file.looked_at(
+        workspace.attestation,
+        workspace.attestation_signatures,
+        signers=plan.attestation.signers,
+        threshold=plan.attestation.threshold,
+        pins=workspace.cert / "policies",
+    )
+
+
+def another_policy(workspace: Workspace, plan: Plan, agreed: Contract) -> SignedPolicy | None:
+    """The policy that is followed here in place of the contract's; None: it is the contract's.
+
+    A policy changes by its signers' word, not the author's. ``Refused``, ``UserError``: what lies
+    here is neither the contract's file, nor signed by them.
+    """
+    if plan.attestation is None or not os.path.lexists(workspace.attestation):
+        return None
+    if _here(workspace, contracts.POLICY) in agreed.files:
+        return None
+    try:
+        return policy_signed(workspace, plan)
+    except Refused as refused:
+        raise Refused(
+            refused.code,
+            f"{contracts.POLICY} is not the file of the contract, nor another version that the"
+            f" plan's signers stand by: {refused.message}",
+        ) from refused
 
 
 def offered(workspace: Workspace, plan: Plan, author: Ed25519PublicKey) -> SignedContract:
@@ -215,11 +259,16 @@ def load(workspace: Workspace, plan: Plan, party: str | None) -> SignedContract 
 def _require_files(workspace: Workspace, plan: Plan, agreed: Contract) -> None:
     here = archive.brought(workspace)
     if plan.attestation is not None and os.path.lexists(workspace.attestation):
-        # A policy changes by its signers' word, which the plan names and ``policy_file`` checks.
+        another_policy(workspace, plan, agreed)
         here = tuple(name for name in here if name != contracts.POLICY)
         others = tuple(file for file in agreed.files if file.path != contracts.POLICY)
         agreed = replace(agreed, files=others)
     contracts.require(workspace.root, here, agreed)
+
+
+def _here(workspace: Workspace, name: str) -> File | None:
+    """A file as it lies here. The policy lies with what is this party's own."""
+    return contracts.file_at(workspace.own if name == contracts.POLICY else workspace.root, name)
 
 
 def _speaks_of_a_contract(workspace: Workspace) -> bool:

@@ -174,6 +174,7 @@ def test_a_log_must_begin_with_what_an_older_head_covers(
 def test_mistakes_are_told_with_the_next_step(workspace: Path, fx: Fx) -> None:
     fx("prove", "2", "--out", "p")
     for arguments, said in (
+        (["prove", "x"], "'x' is not a whole number from 0 to 1000000000. 'fx audit show' lists"),
         (["prove", "7"], "no entry 7: the log's head has 7 entries"),
         (["verify", "p", "--key", "cert/log.pub", "--since", "p"], "--since with a log's folder"),
         (["verify", "--key", "nowhere.pub"], "Name the log's public key"),

@@ -100,7 +100,9 @@ def test_the_users_mistakes_are_told_as_such(fx: Fx, text: Path, keys: list[Path
     assert fx("check", "--policy", text, "--threshold", "1")[0] == 2
     assert fx("check", "--policy", text, "--signer", "ed25519:AAAA")[0] == 2
     assert fx("check", "--policy", text, "--signer", "nobody.pub")[0] == 2
-    assert fx("check", "--policy", text.with_name("none.yaml"))[0] == 2
+    none = text.with_name("none.yaml")
+    code, found = fx("check", "--policy", none)
+    assert (code, found["error"]["message"][: len(f"{none}: no")]) == (2, f"{none}: no")
     twice = ["--signer", keys[0].with_suffix(".pub")] * 2
     assert fx("check", "--policy", text, *twice)[0] == 2
     text.write_text(written(roles={}, ttl=1))

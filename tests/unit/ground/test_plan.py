@@ -287,7 +287,7 @@ def test_missing_file_tells_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(PlanError) as caught:
         plan.load(tmp_path / "plan.yaml")
     assert str(caught.value) == (
-        f"{tmp_path / 'plan.yaml'}:0: no such file. Run this in a workspace, or make one with"
+        f"{tmp_path / 'plan.yaml'}: no such file. Run this in a workspace, or make one with"
         " 'fx workspace create'."
     )
 

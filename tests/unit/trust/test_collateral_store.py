@@ -106,6 +106,7 @@ def test_an_older_file_put_there_by_hand_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused) as refused:
         find(one, vendor)
     assert refused.value.code is Code.ATT_COLLATERAL_OLDER
+    assert [warned.reason for warned in one.forecast(NOW)] == ["ATT-COLLATERAL-OLDER"]
 
 
 def test_an_old_file_is_not_taken_after_the_newer_was_removed(tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_a_file_under_another_name_is_refused(tmp_path: Path) -> None:
     one = store(tmp_path, vendor)
     one.add(vendor.collateral(), NOW)
     path = files(one)[0]
-    path.rename(path.with_name(path.name.replace("ff", "ee")))
+    path.rename(path.with_name(path.name.replace("ff", "ee", 1)))
     with pytest.raises(Refused) as refused:
         one.find(
             tee="sgx",
