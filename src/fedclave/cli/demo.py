@@ -12,6 +12,8 @@ from fedclave.cli import console, signals
 from fedclave.cli.options import Json, command, new_folder, number
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from fedclave.cli.demo_folders import Folders
@@ -93,7 +95,7 @@ def demo(
 def _tampered(
     root: Path, names: list[str], rounds: int, seed: int, mode: Any, *, as_json: bool
 ) -> None:
-    """Play with one thing changed; raises unless every party refuses, as it must."""
+    """Play with one thing changed; raises unless it ends for each party in the right refusal."""
     from dataclasses import asdict
 
     from fedclave.cli import demo_folders, demo_tamper, view
@@ -112,8 +114,8 @@ def _tampered(
     verdict = "FAILED CLOSED" if outcome.failed_closed else "DID NOT FAIL CLOSED"
     lines = [
         "",
-        f"{verdict}: {len(outcome.refusals)} of {len(names)} parties refused, with"
-        f" {', '.join(sorted({one.code for one in outcome.refusals}))}.",
+        f"{verdict}: {outcome.sentence}",
+        *_differing(outcome.differs),
         *console.rows(
             {
                 "on the wire": f"{view.size(outcome.up)} from the parties,"
@@ -126,6 +128,15 @@ def _tampered(
     console.answer(value, lines, as_json)
     if not outcome.failed_closed:
         raise Bug(f"a federation whose {mode} was tampered with did not refuse as it must")
+
+
+def _differing(changes: "Sequence[str]") -> list[str]:
+    if not changes:
+        return []
+    return [
+        f"Its contract is not the one that they accepted: {', '.join(changes)}. Each side finds"
+        " that out by the digests of 'fx plan show --contract'."
+    ]
 
 
 def _now() -> datetime:
