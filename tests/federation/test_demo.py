@@ -104,8 +104,10 @@ def test_its_paths_lead_to_the_model_the_events_and_a_picture(ran: Any) -> None:
     paths = {key: Path(value[key]) for key in ("model", "events", "plot")}
     assert all(path.is_absolute() for path in paths.values())
     assert tensors.digest(Stored(paths["model"])) == value["digest"]
+    assert tensors.metadata(paths["model"]) == {"fedclave.attestation": "SIMULATED"}
     last = [e for e in events.read(paths["events"]) if e["event"] == "run_finished"]
-    assert [e["model"] for e in last] == [value["digest"]]
+    assert [(e["model"], e["path"], e["word"]) for e in last] == [
+        (value["digest"], value["model"], "SIMULATED")]  # fmt: skip
     assert paths["plot"].read_bytes().startswith(b"\x89PNG")
 
 

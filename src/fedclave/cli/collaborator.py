@@ -222,6 +222,7 @@ def ping(
     lines = console.rows(
         {
             "aggregator": f"{where} answers, and is the federation's",
+            "attestation": _proved(found.word, found.measurement),
             "plan": f"the same on both sides ({party.plan.digest[:12]})",
             "certificate": f"good until {console.when(found.until)}",
             "run": f"round {found.round} of {found.rounds}; {len(found.connected)} connected",
@@ -229,6 +230,13 @@ def ping(
     )
     lines += [f"warning: {warning}" for warning in found.warnings]
     console.answer(value, [*lines, *console.steps(_started(name))], as_json)
+
+
+def _proved(word: str | None, measurement: str) -> str:
+    if word is None:
+        return "the plan asks nobody to prove what they run"
+    runs = f", runs {measurement[:16]}" if measurement else ""
+    return f"the aggregator is {console.stood(word)}{runs}"
 
 
 def _party(folder: Path, name: str) -> "Party":

@@ -174,7 +174,7 @@ def _value(outcome: "Outcome", folders: "Folders", seconds: float) -> dict[str, 
         "model": finished["path"],
         "events": folders.aggregator.events,
         "plot": outcome.plot,
-        "attestation": _stood(folders, finished["model"]),
+        "attestation": finished["word"],
     }
 
 
@@ -191,7 +191,7 @@ def _summarise(screen: "Console", outcome: "Outcome", folders: "Folders", second
         "digest": finished["model"],
         "events": _near(folders.aggregator.events),
         "plot": _near(outcome.plot),
-        "proof": f"{_stood(folders, finished['model'])}: a trial, which protects nobody",
+        "proof": console.stood(finished["word"] or "NOT ATTESTED"),
         "bytes": f"{view.size(traffic['up'])} up, {view.size(traffic['down'])} down",
         "time": f"{seconds:.1f} s, of which {finished['seconds']:.1f} s for the run",
     }
@@ -202,13 +202,6 @@ def _summarise(screen: "Console", outcome: "Outcome", folders: "Folders", second
     )
     for line in ("", *console.rows(pairs), *following):
         view.say(screen, line)
-
-
-def _stood(folders: "Folders", model: str) -> str | None:
-    """How the parties stood that made a model: SIMULATED, as all of it runs on one machine."""
-    from fedclave.cli import models
-
-    return models.word_of(folders.aggregator, model)
 
 
 def _compare(screen: "Console", outcome: "Outcome") -> None:
