@@ -38,6 +38,7 @@ from fedclave.trust.attesting import Side, Terms
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.dcap import DcapJudge
 from fedclave.trust.gate import Anchors
+from fedclave.trust.heads import Heads
 from fedclave.trust.measure import FROM_SOURCE
 from fedclave.trust.quoting import QuotingService, SimulatedAttester
 from fedclave.trust.verify import Verifier
@@ -84,6 +85,7 @@ class Town:
         self._address = address
         self._common = common
         self._anchors = Anchors.read(folders.aggregator.cert)
+        self._heads = folders.aggregator.root.with_name("heads")
         self._own = {
             name: demo_folders.certified(folders.authority, "collaborator", name, now())
             for name in names
@@ -125,7 +127,10 @@ class Town:
         opened, own = await self.connect(name)
         who = replace(self._common, name=name)
         leaf: x509.Certificate = own.leaf
-        await attest(opened.channel, who, address=self._address, server=opened.leaf, own=leaf)
+        heads = Heads(self._heads / name)  # what each has seen of the aggregator's log, on disk
+        await attest(
+            opened.channel, who, heads, address=self._address, server=opened.leaf, own=leaf
+        )
         seconds = perf_counter() - begun
         await opened.channel.close()
         return seconds

@@ -85,6 +85,7 @@ def prepare(folder: Path, megabytes: int, collaborators: int, rounds: int) -> No
     """A workspace with a CA, the certificates of all parties, and an initial model."""
     from fedclave.trust import keys, pki
     from fedclave.trust.credentials import Credentials
+    from fedclave.trust.names import Role
 
     count = megabytes * 10**6 // 4 // TENSORS
     (folder / "plan").mkdir()
@@ -97,9 +98,8 @@ def prepare(folder: Path, megabytes: int, collaborators: int, rounds: int) -> No
     (folder / "src/learner.py").write_text(LEARNER)
     now = datetime.now(UTC)
     authority = pki.Authority.create(folder / "cert", "benchmark", b"benchmark", now)
-    for role, name in [("aggregator", "aggregator")] + [
-        ("collaborator", name) for name in names(collaborators)
-    ]:
+    roles: dict[str, Role] = {"aggregator": "aggregator"}
+    for name, role in (roles | dict.fromkeys(names(collaborators), "collaborator")).items():
         key = keys.generate()
         request = pki.make_request(
             key, federation="benchmark", role=role, name=name, hosts=["localhost"]
@@ -131,7 +131,8 @@ def federation(folder: Path, collaborators: int) -> tuple[list[float], float, fl
         for party in parties:
             party.wait(30)
     finally:
-        for process in [aggregator, *parties]:
+        every: list[subprocess.Popen[Any]] = [aggregator, *parties]
+        for process in every:
             if process.poll() is None:
                 process.kill()
     return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
@@ -148,30 +149,55 @@ def limit(
 ) -> list[float]:
     """Seconds that plain (or hashed) streams of the same bytes take, all collaborators at once."""
     base = [sys.executable, __file__, "--streams", kind]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    server = subprocess.Popen([*base, "server", str(folder), str(megabytes)], **pipes)
-    port = server.stdout.readline().strip()
+    server = Talker(*base, "server", str(folder), str(megabytes))
+    port = server.hear()
     clients = [
-        subprocess.Popen([*base, "client", str(folder), str(megabytes), name, port], **pipes)
+        Talker(*base, "client", str(folder), str(megabytes), name, port)
         for name in names(collaborators)
     ]
     seconds = []
     try:
         for client in clients:
-            client.stdout.readline()  # connected
+            client.hear()  # connected
         for _ in range(rounds):
             begun = perf_counter()
             for client in clients:
-                client.stdin.write("go\n")
-                client.stdin.flush()
+                client.say("go")
             for client in clients:
-                client.stdout.readline()
+                client.hear()
             seconds.append(perf_counter() - begun)
     finally:
-        for process in [*clients, server]:
-            process.kill()
-            process.wait()
+        for one in [*clients, server]:
+            one.end()
     return seconds
+
+
+class Talker:
+    """A process that is told lines, and answers with lines."""
+
+    def __init__(self, *command: str) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self._command = " ".join(command)
+
+    def say(self, line: str) -> None:
+        """Tell it a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def hear(self) -> str:
+        """Its next line."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"it ended: {self._command}")
+        return line.strip()
+
+    def end(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.wait()
 
 
 async def serve(kind: str, folder: Path, megabytes: int) -> None:
@@ -294,8 +320,10 @@ def main() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--streams"]:
-        _, _, kind, role, where, size, *rest = sys.argv
-        roles = {"server": serve, "client": call}
-        asyncio.run(roles[role](kind, Path(where), int(size), *rest))
+        _, _, kind, side, where, size, *rest = sys.argv
+        if side == "server":
+            asyncio.run(serve(kind, Path(where), int(size)))
+        else:
+            asyncio.run(call(kind, Path(where), int(size), *rest))
     else:
         sys.exit(main())

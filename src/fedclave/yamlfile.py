@@ -16,6 +16,7 @@ import yaml
 from fedclave.errors import PlanError, Problem
 
 MAX_SIZE = 2**20  # characters
+MAX_DEPTH = 64  # lists and mappings within each other
 Path = tuple[str | int, ...]
 
 
@@ -107,8 +108,6 @@ def parse(text: str, file: str) -> Document:
         if "'\\t'" in reason:
             remedy = "Indent with spaces, not tabs."
         raise _error(file, mark.line + 1 if mark else 1, "", reason, remedy) from error
-    except RecursionError as error:
-        raise _error(file, 1, "", "nested too deeply", "Write it flatter.") from error
 
 
 def dotted(at: Path) -> str:
@@ -121,8 +120,13 @@ def dotted(at: Path) -> str:
 
 
 def _refuse_hazards(text: str, file: str) -> None:
+    depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         line = _line(event.start_mark)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:  # not left to Python's limit: whoever calls may have raised it
+            raise _error(file, line, "", "nested too deeply", "Write it flatter.")
         if isinstance(event, yaml.AliasEvent):
             remedy = "Write the value out: aliases can grow a small file without bound."
             raise _error(file, line, "", "YAML aliases are refused", remedy)

@@ -8,7 +8,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.support import ca
 
 from fedclave.errors import Code, Refused
@@ -29,6 +29,16 @@ def request_with(
     key = key or keys.generate()
     algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return builder.sign(key, algorithm)
+
+
+def test_a_name_that_the_library_warns_of_is_refused_where_warnings_are_errors(
+    tmp_path: Path,
+) -> None:
+    """As they are in these tests."""
+    with pytest.warns(UserWarning, match="length"):
+        long = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x" * 65, _validate=False)])
+    asked = x509.SubjectAlternativeName([*NAMES, x509.DirectoryName(long)])
+    check_refused(tmp_path, request_with(asked), "list of names")
 
 
 def check_refused(tmp_path: Path, request: x509.CertificateSigningRequest, match: str) -> None:

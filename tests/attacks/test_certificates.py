@@ -87,6 +87,17 @@ def test_a_certificate_of_another_ca_is_refused(authority: pki.Authority, tmp_pa
     assert refusal(authority, ca.certify(twin).leaf) is Code.FOREIGN_CERTIFICATE
 
 
+def test_a_certificate_that_the_library_warns_of_is_refused_where_warnings_are_errors(
+    authority: pki.Authority,
+) -> None:
+    """As they are in these tests."""
+    leaf = ca.certify(authority).leaf
+    number = leaf.serial_number
+    serial = number.to_bytes(number.bit_length() // 8 + 1, "big")
+    der = leaf.public_bytes(Encoding.DER)
+    assert refusal(authority, der.replace(serial, b"\x80" + serial[1:], 1)) is Code.MALFORMED
+
+
 def test_a_self_signed_certificate_is_refused(authority: pki.Authority) -> None:
     key = keys.generate()
     name = authority.anchors.issuing.subject

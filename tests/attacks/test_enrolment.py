@@ -2,6 +2,9 @@
 """Attacks on the first contact and on renewal: nothing is issued, and no secret leaves."""
 
 import asyncio
+import base64
+import shutil
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -162,6 +165,40 @@ def test_a_token_does_not_make_its_holder_somebody_else(town: Town) -> None:
     assert len(town.register.pending(NOW)) == 1
 
 
+def test_two_parties_cannot_join_with_one_key(town: Town) -> None:
+    """The token stays good for a key of the party's own."""
+
+    async def act() -> None:
+        await join(town.invite("anna"), town.party, now=NOW)
+        token = town.invite("bernd")
+        own = town.party / "bernd.key.next"
+        shutil.copy(town.party / "anna.key", own)
+        with pytest.raises(Refused, match="that of collaborator 'anna'") as refused:
+            await join(token, town.party, now=NOW)
+        assert refused.value.code is Code.BAD_REQUEST
+        assert parties(town) == ["anna"]
+        own.unlink()
+        await join(token, town.party, now=NOW)
+
+    town.run(act)
+    assert parties(town) == [one.name for one in town.joined] == ["anna", "bernd"]
+
+
+def test_a_renewal_with_the_key_of_another_party_is_refused(town: Town) -> None:
+    async def act() -> None:
+        for name in ("anna", "bernd"):
+            await join(town.invite(name), town.party, now=NOW)
+        stolen = town.party / "bernd.key.next"
+        shutil.copy(town.party / "anna.key", stolen)
+        with pytest.raises(Refused, match="that of collaborator 'anna'"):
+            await renew(town.address, town.party, "bernd", now=NOW)
+        stolen.unlink()
+        await renew(town.address, town.party, "bernd", now=NOW)
+
+    town.run(act)
+    assert parties(town) == ["anna", "bernd", "bernd"]
+
+
 def test_a_bad_request_is_refused_and_leaves_the_token_good(town: Town) -> None:
     async def act() -> None:
         token = town.invite()
@@ -234,13 +271,26 @@ def test_a_foreign_certificate_is_not_renewed(town: Town, tmp_path: Path) -> Non
     assert refusal(town, act).code is Code.FOREIGN_CERTIFICATE
 
 
-def test_a_wrong_certificate_in_a_renewal_is_refused(town: Town) -> None:
+@pytest.mark.parametrize("what", ["garbage", "version 33", "unknown key"])
+def test_a_wrong_certificate_in_a_renewal_is_refused(town: Town, what: str) -> None:
+    shown = base64.b64decode(
+        b"".join(ca.certify(town.authority, now=NOW).chain.split(b"-----")[2].split())
+    )
+    odd = {
+        "garbage": b"garbage",
+        "version 33": shown.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x20", 1),
+        "unknown key": shown.replace(
+            b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01", b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x09", 1
+        ),
+    }[what]
+    certificate = ssl.DER_cert_to_PEM_cert(odd).encode() if what != "garbage" else odd
+
     async def act() -> None:
         request = pki.make_request(
             keys.generate(), federation="digits", role="collaborator", name="alice"
         )
         wire = pb.RenewRequest(
-            request=request.public_bytes(Encoding.PEM), certificate=b"garbage", signature=b""
+            request=request.public_bytes(Encoding.PEM), certificate=certificate, signature=b""
         )
         await call(town.address, "Renew", wire.SerializeToString())
 

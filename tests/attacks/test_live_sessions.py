@@ -8,20 +8,20 @@ told the code, the round goes on with the others; what does not concern a member
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support import trust
+from tests.support import ca, trust
 from tests.support.attesting import Mallory, calls
 from tests.support.federation import Federation, Party, federation
 from tests.support.hostile import hostile, rest
 
 from fedclave.errors import Refused
-from fedclave.trust import keys, pki, roots
+from fedclave.trust import roots
 from fedclave.trust.collateral_store import Store
-from fedclave.trust.credentials import Credentials
+from fedclave.trust.names import Identity
 from fedclave.trust.quoting import QuotingEnclave
 from fedclave.trust.simulated import HEALTHY, Faults, SimulatedPlatform
 from fedclave.workspace.layout import Workspace
@@ -175,14 +175,8 @@ def test_an_attested_key_speaks_for_the_name_that_attested_alone(tmp_path: Path)
     with federation(tmp_path / "ws", proving=BOTH, members=MEMBERS, rules=RULES) as fed:
         fed.aggregator()
         anna = fed.certify("collaborator", "anna", into="x")
-        key = keys.parse(anna.key, None, "anna")
-        request = pki.make_request(
-            key, federation="kit", role="collaborator", name="bernd", hosts=["localhost"]
-        )
-        leaf = fed.authority.issue(
-            request, role="collaborator", name="bernd", now=fed.now, life=timedelta(days=7)
-        )
-        bernd = Credentials(key=anna.key, chain=pki.bundle(leaf, fed.authority.anchors))
+        twin_name = Identity(federation="kit", role="collaborator", name="bernd")
+        bernd = ca.forge(fed.authority, twin_name, fed.now, key=anna.private_key)
         with hostile(fed, anna) as peer, hostile(fed, bernd) as twin:
             m = Mallory(fed, anna, peer)
             assert m.attest(lambda a, t: m.evidence(m.claims(a, t.nonce))) == "SIMULATED"

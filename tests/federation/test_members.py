@@ -68,9 +68,18 @@ def test_a_member_that_is_revoked_in_a_round_is_left_out_and_the_run_goes_on(
         assert [party.end() for party in (aggregator, anna, bernd)] == [0, 0, 0]
 
 
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Federation]:
+    """One whose members wait for as long as a busy machine needs to bring back the aggregator."""
+    with federation(tmp_path / "ws", deadline_s=600, patience_s=240) as made:
+        yield made
+
+
+@pytest.mark.timeout(300)
 def test_a_run_that_a_revocation_stopped_goes_on_with_a_party_that_joins_instead(
-    fed: Federation,
+    patient: Federation,
 ) -> None:
+    fed = patient
     busy = fed.busy("carla", in_round=2)
     aggregator = fed.aggregator()
     anna, bernd, carla = fed.all()

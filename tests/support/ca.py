@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from fedclave.trust import keys, pki, profiles
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.names import SERVERS, Identity, Role
@@ -41,9 +43,10 @@ def forge(
     identity: Identity,
     now: datetime = NOW,
     hosts: Iterable[str] = (),
+    key: ec.EllipticCurvePrivateKey | None = None,
 ) -> Credentials:
     """Credentials that the CA's key signed, but that ``Authority.issue`` would not have made."""
-    key = keys.generate()
+    key = key or keys.generate()
     leaf = profiles.leaf(
         identity,
         key.public_key(),

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 KINDS = {".py", ".pyi", ".proto", ".toml", ".yaml", ".md"}
 FILES = [
     path
-    for folder in ("src", "tests", "benchmarks", "scripts", "examples", ".ci", "docs")
+    for folder in ("src", "tests", "benchmarks", "fuzz", "scripts", "examples", ".ci", "docs")
     for path in sorted((ROOT / folder).rglob("*"))
     if path.is_file()
     and (path.suffix in KINDS or folder in {"scripts", ".ci"})

@@ -120,7 +120,8 @@ def _sign(
     data = files.read(path, f"Name the party's request with --request FILE; '{making}' makes it")
     try:
         made = requests.parse(data)
-        requests.check(made, wanted)  # before anybody is asked; ``issue`` does so again
+        key, _ = requests.check(made, wanted)  # before anybody is asked; ``issue`` does so again
+        pki.check_key(workspace.cert, wanted, key, now)
     except Refused as error:
         raise Refused(error.code, f"{path}: {error.message}") from error
     shown = keys.fingerprint(made)
@@ -173,7 +174,7 @@ def _take(subject: Subject, source: Path, *, yes: bool, now: datetime) -> dict[s
     try:
         leaf, issuing, root = x509.load_pem_x509_certificates(data)
         revocations = x509.load_pem_x509_crl(data).public_bytes(Encoding.PEM)
-    except ValueError as error:
+    except keys.UNREADABLE as error:
         raise UserError(
             f"{source} is not a file of 'fx ... certify'. Name the one that the CA's operator sent"
         ) from error

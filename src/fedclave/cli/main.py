@@ -16,6 +16,7 @@ import os
 import sys
 import tempfile
 import traceback
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +68,8 @@ doctor.add_to(app)
 def main() -> None:
     """Run a command and exit with its code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its C core would write into our screen
+    # What a peer's certificate says oddly, and we bear with, is no message of ours either.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"(fedclave|cryptography)\.")
     sys.exit(run(sys.argv[1:]))
 
 

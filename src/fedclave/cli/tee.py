@@ -3,6 +3,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -12,16 +13,50 @@ from fedclave.cli.options import Json, WorkspaceDir, command
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    command(app, "measure", "fx attest measure", "fx attest measure --json")(measure)
+    command(
+        app,
+        "measure",
+        "fx attest measure",
+        "fx attest measure --manifest aggregator.manifest.sgx --libpal libpal.so --compare a.sig",
+    )(measure)
     command(app, "simulate", "fx attest simulate")(simulate)
 
 
-def measure(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
-    """Measure this fedclave and this workspace, as the simulated TEE would.
+def measure(
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest", metavar="FILE", help="Measure the enclave of this Gramine manifest."
+        ),
+    ] = None,
+    libpal: Annotated[
+        Path | None,
+        typer.Option("--libpal", metavar="FILE", help="With --manifest: Gramine's sgx/libpal.so."),
+    ] = None,
+    gramine: Annotated[
+        str, typer.Option("--gramine", metavar="VERSION", help="With --manifest: its release.")
+    ] = "1.9",
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--compare", metavar="FILE", help="A .sig, or a quote, that must say the same. Repeat."
+        ),
+    ] = None,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
+) -> None:
+    """Measure this fedclave and this workspace, as the simulated TEE would; or a real enclave.
 
-    What it prints belongs into the policy (plan/attestation.yaml), under the roles that run it. It
-    covers every file of the installed fedclave, of src, and of the contract but for the policy.
+    What it prints belongs into the policy (plan/attestation.yaml), under the roles that run it. The
+    simulated TEE measures every file of the installed fedclave, of src, and of the contract but for
+    the policy. With --manifest, MRENCLAVE is computed as SGX does, without SGX or Gramine's tools:
+    it covers the whole text of the final manifest, which names every trusted file by its hash.
     """
+    if manifest is not None:
+        from fedclave.cli import enclave
+
+        enclave.measure(manifest, libpal, gramine, compare or [], as_json)
+        return
     from fedclave.plan import load
     from fedclave.trust import measure as measuring
     from fedclave.workspace import agreement, layout

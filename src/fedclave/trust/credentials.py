@@ -36,7 +36,7 @@ class Credentials:
         try:
             leaf = x509.load_pem_x509_certificate(chain)
             certified = leaf.public_key()
-        except ValueError as error:
+        except keys.UNREADABLE as error:
             raise UserError(f"{chain_path} is not a certificate ({error}). {remedy}") from error
         require_own(leaf, name, chain_path)
         following = _next(key_path)

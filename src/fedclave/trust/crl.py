@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedclave.errors import Code, Refused
+from fedclave.trust.keys import UNREADABLE
 
 LIFE = timedelta(days=30)
 SKEW = timedelta(minutes=5)
@@ -56,7 +57,10 @@ def number(crl: x509.CertificateRevocationList) -> int:
 
 def parse(pem: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationList:
     """A list that this CA signed. Raises ``ValueError`` on any other bytes."""
-    crl = x509.load_pem_x509_crl(pem)
+    try:
+        crl = x509.load_pem_x509_crl(pem)
+    except UNREADABLE as error:
+        raise ValueError("it is damaged") from error
     key = issuer.public_key()
     if crl.issuer != issuer.subject or not isinstance(key, ec.EllipticCurvePublicKey):
         raise ValueError("it was signed by another CA")

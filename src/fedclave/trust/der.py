@@ -20,10 +20,15 @@ MAX_SIZE = 2**17  # bytes; with a quote a real one has 5 to 14 KiB
 MAX_EXTENSIONS = 64
 
 _BOOLEAN, _INTEGER, _BITS, _OCTETS, _OID = 0x01, 0x02, 0x03, 0x04, 0x06
-_UTC_TIME, _TIME, _SEQUENCE = 0x17, 0x18, 0x30
+_UTC_TIME, _TIME, _SEQUENCE, _SET = 0x17, 0x18, 0x30, 0x31
+_STRINGS = (0x0C, 0x13)  # UTF8String, PrintableString: RFC 5280 4.1.2.4
 _VERSION, _EXTENSIONS = 0xA0, 0xA3  # [0] and [3], explicit
 _UNIQUE_IDS = (0x81, 0x82)  # [1] and [2], implicit
 _V3 = b"\x02\x01\x02"
+_COMMON_NAME, _COUNTRY = bytes.fromhex("550403"), bytes.fromhex("550406")
+_JURISDICTION = bytes.fromhex("2b0601040182373c020103")  # 1.3.6.1.4.1.311.60.2.1.3
+_LENGTHS = {_COMMON_NAME: (1, 64), _COUNTRY: (2, 2), _JURISDICTION: (2, 2)}
+"""How many bytes a part of a name may have, where that is counted."""
 
 
 class Extension(NamedTuple):
@@ -67,6 +72,31 @@ def certificate(der: bytes) -> Certificate:
             Code.ATT_MALFORMED,
             f"not an X.509 certificate in DER: {error}. Ask the peer for its certificate again",
         ) from error
+
+
+def check_serial_and_names(der: bytes) -> None:
+    """Raise ``ValueError`` about that in a certificate of which ``cryptography`` only warns.
+
+    A serial number that is not positive (RFC 5280 4.1.2.2), and parts of a name that are empty or
+    too long (its appendix A.1). Otherwise a stranger's bytes would write on our stderr.
+    """
+    fields = [item for item in _signed_fields(der) if item.tag != _VERSION]
+    if len(fields) < 5:
+        raise ValueError(f"it has only {len(fields)} fields")
+    serial, _, issuer, _, subject, *_ = fields
+    _check(serial, _INTEGER)
+    if serial.value[:1] >= b"\x80" or not any(serial.value):
+        raise ValueError("it has a serial number that is not positive")
+    for name in (issuer, subject):
+        _check_name(name)
+
+
+def check_list_name(der: bytes) -> None:
+    """Raise ``ValueError`` about a revocation list's issuer, as ``check_serial_and_names`` does."""
+    sequences = [item for item in _signed_fields(der) if item.tag == _SEQUENCE]
+    if len(sequences) < 2:
+        raise ValueError("it does not name its issuer")
+    _check_name(sequences[1])  # the first is the signature algorithm
 
 
 def items(content: bytes) -> Iterator[Item]:
@@ -120,6 +150,26 @@ def _certificate(der: bytes) -> Certificate:
         not_after=_time(ends),
         extensions=_extensions(rest),
     )
+
+
+def _signed_fields(der: bytes) -> list[Item]:
+    """The fields of a certificate or CRL that its signature is over."""
+    (outer,) = _exactly(der, _SEQUENCE)
+    signed, _, _ = _exactly(outer.value, _SEQUENCE, _SEQUENCE, _BITS)
+    return _at_least(signed.value, 1)
+
+
+def _check_name(name: Item) -> None:
+    _check(name, _SEQUENCE)
+    for part in items(name.value):
+        _check(part, _SET)
+        for attribute in items(part.value):
+            kind, value = _at_least(attribute.value, 2, most=2)
+            least, most = _LENGTHS.get(kind.value, (0, MAX_SIZE))
+            if not least <= len(value.value) <= most:
+                raise ValueError(f"a part of its names has {len(value.value)} bytes")
+            if kind.value in _LENGTHS and value.tag not in _STRINGS:
+                raise ValueError("a part of its names is in an encoding that is not used any more")
 
 
 def _extensions(rest: list[Item]) -> tuple[Extension, ...]:

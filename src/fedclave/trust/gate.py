@@ -47,7 +47,6 @@ from pathlib import Path
 from typing import Self
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -68,6 +67,7 @@ from fedclave.trust.claims import Claims, Expected
 from fedclave.trust.contract import ACCEPTANCE_TYPE, CONTRACT_TYPE, Acceptance, Contract
 from fedclave.trust.dsse import Envelope
 from fedclave.trust.judgement import Verdict
+from fedclave.trust.keys import UNREADABLE
 from fedclave.trust.names import SERVERS, Identity, Role
 from fedclave.trust.policy_file import SignedPolicy
 from fedclave.trust.verify import Verifier
@@ -112,7 +112,7 @@ class Anchors:
             federation = profiles.federation_of(root)
             if profiles.federation_of(issuing) != federation:
                 raise ValueError("its two certificates name different federations")
-        except (ValueError, TypeError, InvalidSignature) as error:
+        except UNREADABLE as error:
             reason = str(error) or "a signature is wrong"
             raise UserError(
                 f"{source} is not a federation's chain ({reason}). Get it from the CA again"
@@ -346,14 +346,14 @@ def _parsed(leaf: bytes | x509.Certificate) -> x509.Certificate:
         if leaf.lstrip().startswith(b"-----BEGIN"):
             return x509.load_pem_x509_certificate(leaf)
         return x509.load_der_x509_certificate(leaf)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise Refused(Code.MALFORMED, f"the certificate does not parse ({error})") from error
 
 
 def _check_issuer(certificate: x509.Certificate, anchors: Anchors) -> None:
     try:
         certificate.verify_directly_issued_by(anchors.issuing)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except UNREADABLE as error:
         raise Refused(
             Code.FOREIGN_CERTIFICATE,
             f"the certificate of {_subject(certificate)} was not issued by the CA of federation"
@@ -400,5 +400,5 @@ def _subject(certificate: x509.Certificate) -> str:
     """A certificate's subject for a message: quoted and cut, for a stranger may have chosen it."""
     try:
         return repr(certificate.subject.rfc4514_string()[:100])
-    except ValueError:
+    except (ValueError, Warning):
         return "an unreadable name"

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
@@ -18,6 +19,20 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fedclave.errors import UserError
 from fedclave.trust import files
+
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    InvalidSignature,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.ExtensionNotFound,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    Warning,  # about a serial number, say, where the process makes errors of warnings
+)
+"""What ``cryptography`` raises about bytes that are no key, certificate, request or CRL, or an odd
+one. Most of these are no ``ValueError``."""
 
 
 def generate() -> ec.EllipticCurvePrivateKey:

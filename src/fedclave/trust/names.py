@@ -61,6 +61,8 @@ class Identity:
             raise ValueError("it carries no one list of names") from error
         except x509.UnsupportedGeneralNameType as error:
             raise ValueError("it carries a kind of name that no party has") from error
+        except Warning as error:  # some processes make errors of warnings
+            raise ValueError("its list of names is not as it should be") from error
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         if len(uris) != 1:
             raise ValueError(f"it carries {len(uris)} URI names, not one")

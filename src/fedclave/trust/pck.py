@@ -23,7 +23,7 @@ from functools import lru_cache
 from typing import Literal, NoReturn, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -31,7 +31,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 
 from fedclave.errors import Code, Refused
+from fedclave.trust import der as der_walk
 from fedclave.trust import keys, pckext
+from fedclave.trust.keys import UNREADABLE
 
 INTEL_ROOT = base64.b64decode(
     "MIICjzCCAjSgAwIBAgIUImUM1lqdNInzg7SVUr9QGzknBqwwCgYIKoZIzj0EAwIwaDEaMBgGA1UEAwwRSW50ZWwg"
@@ -60,17 +62,6 @@ _Extensions = dict[x509.ObjectIdentifier, x509.Extension[x509.ExtensionType]]
 _BLOCK = re.compile(
     rb"\s*-----BEGIN CERTIFICATE-----\r?\n([A-Za-z0-9+/=\r\n]+)-----END CERTIFICATE-----"
 )
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    UnsupportedAlgorithm,
-    x509.InvalidVersion,
-    x509.ExtensionNotFound,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-    Warning,  # about a serial number, say, where the process makes errors of warnings
-)
-"""What ``cryptography`` raises about bytes that are not a certificate or CRL, or an odd one."""
 
 
 class Role(Enum):
@@ -154,8 +145,8 @@ def choose_root(chain: bytes, roots: Collection[bytes]) -> bytes:
         )
     named = set()
     for block in split(chain, "the certificate chain", Code.ATT_CHAIN):
-        with suppress(*_UNREADABLE):
-            parsed = x509.load_der_x509_certificate(decode(block))
+        with suppress(*UNREADABLE):
+            parsed = _parsed(decode(block))
             identifier = parsed.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
             named.add(identifier.value.key_identifier)
     return next((one for one in roots if root(one).subject_key_id in named), next(iter(roots)))
@@ -214,7 +205,7 @@ def decode(block: bytes) -> bytes:
 def certificate(der: bytes, role: Role, what: str, code: Code) -> Certificate:
     """A certificate that has the profile of a role. ``Refused`` with the code otherwise."""
     try:
-        parsed = x509.load_der_x509_certificate(der)
+        parsed = _parsed(der)
         extensions = {one.oid: one for one in parsed.extensions}
         key = parsed.public_key()
         found = Certificate(
@@ -230,7 +221,7 @@ def certificate(der: bytes, role: Role, what: str, code: Code) -> Certificate:
             ends=parsed.not_valid_after_utc,
         )
         problem = _problem(found, extensions)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _refusal(code, what, f"cannot be used ({_reason(error)})") from error
     if problem:
         raise _refusal(code, what, f"({found.name}) {problem}")
@@ -240,6 +231,7 @@ def certificate(der: bytes, role: Role, what: str, code: Code) -> Certificate:
 def crl(der: bytes, issuer: Certificate, what: str, code: Code) -> Crl:
     """A complete CRL, version 2, that this CA signed (RFC 5280 5; the Specification, 1.5)."""
     try:
+        der_walk.check_list_name(der)
         parsed = x509.load_der_x509_crl(der)
         extensions = {one.oid: one for one in parsed.extensions}
         if any(one.critical for one in parsed.extensions):  # a delta or a part of a list
@@ -259,8 +251,13 @@ def crl(der: bytes, issuer: Certificate, what: str, code: Code) -> Crl:
             ends=parsed.next_update_utc or _wrong("it does not say when the next one comes"),
             number=_value(extensions, x509.CRLNumber).crl_number,
         )
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _refusal(code, what, f"cannot be used ({_reason(error)})") from error
+
+
+def _parsed(der: bytes) -> x509.Certificate:
+    der_walk.check_serial_and_names(der)
+    return x509.load_der_x509_certificate(der)
 
 
 def check_issued(child: Certificate, issuer: Certificate, what: str, code: Code) -> None:
@@ -269,7 +266,7 @@ def check_issued(child: Certificate, issuer: Certificate, what: str, code: Code)
         if child.authority_key_id != issuer.subject_key_id:
             raise InvalidSignature("it names another key of its issuer")
         child.parsed.verify_directly_issued_by(issuer.parsed)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except UNREADABLE as error:
         reason = str(error) or "its signature is wrong"
         raise _refusal(
             code,

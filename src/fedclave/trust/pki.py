@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedclave import canonical
-from fedclave.errors import Bug, UserError
+from fedclave.errors import Bug, Code, Refused, UserError
 from fedclave.trust import crl, files, keys, profiles, requests
 from fedclave.trust.gate import Anchors
 from fedclave.trust.names import Identity, Role, check_name
@@ -103,8 +103,9 @@ class Authority:
     ) -> x509.Certificate:
         """Certify a request's key for an identity, which must be the one it asks for.
 
-        A name has one role: ``UserError`` while a certificate of another role is valid under it.
-        The certificate ends with the issuing CA's at the latest.
+        A name has one role: ``UserError`` while a certificate of another role is valid under it. A
+        key has one holder: ``Refused`` while it is certified for somebody else. The certificate
+        ends with the issuing CA's at the latest.
         """
         wanted = Identity(federation=self.federation, role=role, name=name)
         public_key, hosts = requests.check(request, wanted)
@@ -187,6 +188,7 @@ class Authority:
             )
         with files.locked(self._lock):
             self._check_free(identity, now)
+            self.check_key(identity, public_key, now)
             leaf = profiles.leaf(
                 identity,
                 public_key,
@@ -206,6 +208,12 @@ class Authority:
             }
             files.append(self._record, canonical.encode(entry))
         return leaf
+
+    def check_key(
+        self, identity: Identity, public_key: ec.EllipticCurvePublicKey, now: datetime
+    ) -> None:
+        """What the function of this name says of this CA."""
+        check_key(self._folder, identity, public_key, now)
 
     def _check_free(self, identity: Identity, now: datetime) -> None:
         check_party(identity.role, identity.name)
@@ -278,11 +286,26 @@ def issued(folder: Path) -> list[tuple[x509.Certificate, datetime | None]]:
 
 def valid(folder: Path, name: str, now: datetime) -> list[x509.Certificate]:
     """The certificates of a name that are good now, in order of issue; needs no passphrase."""
-    return [
-        leaf
-        for leaf, revoked in issued(folder)
-        if revoked is None and leaf.not_valid_after_utc > now and Identity.of(leaf).name == name
-    ]
+    return [leaf for leaf in _live(folder, now) if Identity.of(leaf).name == name]
+
+
+def check_key(
+    folder: Path, identity: Identity, public_key: ec.EllipticCurvePublicKey, now: datetime
+) -> None:
+    """Raise ``Refused`` if another identity holds this key by a certificate that is good now.
+
+    Sessions and evidence are known by their keys: who shares one can be taken for the other.
+    """
+    for leaf in _live(folder, now):
+        holder = Identity.of(leaf)
+        if holder != identity and leaf.public_key() == public_key:
+            raise Refused(
+                Code.BAD_REQUEST,
+                f"the key is that of {holder.role} {holder.name!r}, and each party needs one of its"
+                f" own. Remove its copy at {identity.name!r} (cert/{identity.name}.key.next), and"
+                " make a new request; or, if the other one is nobody any more: fx ca revoke"
+                f" {holder.name}",
+            )
 
 
 def check_party(role: Role, name: str) -> None:
@@ -303,6 +326,13 @@ def check_party(role: Role, name: str) -> None:
 def bundle(leaf: x509.Certificate, anchors: Anchors) -> bytes:
     """A leaf and the issuing CA in PEM: what a party's ``NAME.pem`` holds and its TLS shows."""
     return _pem(leaf) + _pem(anchors.issuing)
+
+
+def _live(folder: Path, now: datetime) -> Iterator[x509.Certificate]:
+    """The certificates that are good now."""
+    for leaf, revoked in issued(folder):
+        if revoked is None and leaf.not_valid_after_utc > now:
+            yield leaf
 
 
 def _issued(record: Path) -> Iterator[x509.Certificate]:

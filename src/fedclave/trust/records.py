@@ -27,7 +27,10 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 def _seconds(time: datetime) -> datetime:
     if time.utcoffset() is None or time.year < 1970:
         raise ValueError("a time has a zone, and is not before 1970")
-    return time.astimezone(UTC).replace(microsecond=0)
+    try:
+        return time.astimezone(UTC).replace(microsecond=0)
+    except OverflowError as error:  # at the last hour of the year 9999, in a zone behind UTC
+        raise ValueError("a time is before the year 10000") from error
 
 
 def _line(text: str) -> str:

@@ -80,6 +80,8 @@ class Challenge:
         try:
             if not isinstance(fields, dict) or fields.get("purpose") not in RECEIVES:
                 raise ValueError("it asks for nothing that is released")
+            if not all(isinstance(one, str) for one in fields.values()):
+                raise ValueError("it has something else than texts")
             made = cls(
                 purpose=fields["purpose"],
                 name=fields["name"],
@@ -90,7 +92,7 @@ class Challenge:
             )
             if made.encoded != payload or len(made.nonce) != NONCE:
                 raise ValueError("it is not in its one form")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise Refused(Code.MALFORMED, f"not a challenge of a release: {error}") from error
         return made
 

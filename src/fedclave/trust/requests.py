@@ -4,13 +4,13 @@
 from collections.abc import Iterable
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fedclave.errors import Code, Refused
 from fedclave.trust import keys, profiles
+from fedclave.trust.keys import UNREADABLE
 from fedclave.trust.names import SERVERS, Identity, Role
 
 
@@ -38,7 +38,7 @@ def parse(data: bytes) -> x509.CertificateSigningRequest:
         if data.lstrip().startswith(b"-----BEGIN"):
             return x509.load_pem_x509_csr(data)
         return x509.load_der_x509_csr(data)
-    except ValueError as error:
+    except UNREADABLE as error:
         raise _bad(f"does not parse ({error})") from error
 
 
@@ -56,7 +56,7 @@ def check(
         key = request.public_key()
         identity = Identity.of(request)
         extensions = list(request.extensions)
-    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as error:
+    except UNREADABLE as error:
         raise _bad(f"is not one for a party ({error})") from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not keys.is_p256(key):
         raise _bad("has no ECDSA key on P-256")

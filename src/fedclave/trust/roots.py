@@ -15,7 +15,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from fedclave.errors import UserError
-from fedclave.trust import files, pck
+from fedclave.trust import files, keys, pck
 
 INTEL, SIMULATED = "intel", "simulated:"
 """How a policy names roots: Intel's, and a simulated one by its hash."""
@@ -25,7 +25,7 @@ def spki_hash(root_der: bytes) -> str:
     """SHA-256 (hex) of a root's SubjectPublicKeyInfo. ``UserError``: it is no certificate."""
     try:
         key = x509.load_der_x509_certificate(root_der).public_key()
-    except ValueError as error:
+    except keys.UNREADABLE as error:
         raise UserError(
             f"this is no root certificate in DER form ({error}). Get it again"
         ) from error

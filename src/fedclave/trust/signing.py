@@ -72,7 +72,7 @@ def parse_public(pem: bytes, source: str) -> Ed25519PublicKey:
     """The public key in PEM bytes; ``source`` names them in a ``UserError``."""
     try:
         key = load_pem_public_key(pem)
-    except (ValueError, TypeError) as error:
+    except keys.UNREADABLE as error:
         raise UserError(f"{source} is not a public key in PEM form. Get it again") from error
     if not isinstance(key, Ed25519PublicKey):
         raise UserError(f"{source} is not an Ed25519 key. Signatures here are made with Ed25519")

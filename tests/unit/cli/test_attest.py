@@ -2,11 +2,17 @@
 """``fx attest`` on real quotes and their collateral, offline."""
 
 import json
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from tests.support.dcap_pki import CA, LEAF, NOW, Vendor, certificate, extension
+from tests.support.federation import FX
 
 from fedclave.cli import main
 
@@ -100,6 +106,36 @@ def test_the_users_mistakes_are_told_as_such(fx: Fx, tmp_path: Path) -> None:
     assert fx("verify", QUOTE, "--collateral", tmp_path / "c.json")[1]["error"]["code"] == (
         "ATT-COLLATERAL"
     )
+
+
+@pytest.mark.parametrize("warnings", ["default", "error"])
+def test_what_is_odd_about_a_peers_certificate_is_not_told_by_the_library(
+    tmp_path: Path, warnings: str
+) -> None:
+    """An extension that nobody reads, with a name of 65 letters: borne, and without a word."""
+    with pytest.warns(UserWarning, match="length"):
+        long = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x" * 65, _validate=False)])
+    alternative = x509.SubjectAlternativeName([x509.DirectoryName(long)])
+    vendor = Vendor()
+    vendor.pck = certificate(
+        LEAF, vendor.pck_key, CA, vendor.ca_key, sgx=extension(), more=((alternative, False),)
+    )
+    for name, data in (
+        ("quote", vendor.quote()),
+        ("collateral", vendor.collateral()),
+        ("root", vendor.root_der),
+    ):
+        (tmp_path / name).write_bytes(data)
+    parts = [f"--{name}={tmp_path / name}" for name in ("collateral", "root")]
+    done = subprocess.run(
+        [*FX, "attest", "verify", tmp_path / "quote", *parts, "--at", NOW.isoformat(), "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONWARNINGS": warnings},
+        timeout=60,
+    )
+    assert (done.stderr, done.returncode) == ("", 0), done.stdout
+    assert json.loads(done.stdout)["verified"] is True
 
 
 def test_imported_collateral_is_used_and_only_gets_newer(fx: Fx, tmp_path: Path) -> None:

@@ -85,6 +85,20 @@ def test_request_for_another_name_is_refused(fx: Fx, center: Workspace, party: W
     assert members.members(center) == ()
 
 
+def test_request_with_the_key_of_another_party_is_refused_before_a_passphrase_is_asked(
+    fx: Fx, center: Workspace, party: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certified(fx, center, party)
+    shutil.copy(party.cert / "alice.key", party.cert / "bernd.key.next")
+    request = fx("collaborator", "generate-cert-request", "-n", "bernd", "-C", party.root)[1]
+    monkeypatch.delenv(console.PASSPHRASE)
+    command = ("collaborator", "certify", "-n", "bernd", "-r", request["request"], "--yes")
+    code, value = fx(*command, "-C", center.root)
+    assert (code, value["error"]["code"]) == (3, "bad-request")
+    assert "'alice'" in value["error"]["message"] and "fx ca revoke" in value["error"]["message"]
+    assert members.members(center) == ("alice",)
+
+
 def test_answer_for_another_key_is_not_taken(
     fx: Fx, center: Workspace, party: Workspace, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 """YAML 1.2 scalars with line numbers; what is dangerous or ambiguous is refused with its line."""
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,18 @@ def test_bad_file_is_refused_with_its_line(text: str, message: str) -> None:
     with pytest.raises(PlanError) as caught:
         yamlfile.parse(text, "f.yaml")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("limit", [500, 100_000])
+def test_depth_is_bounded_whatever_python_allows(limit: int) -> None:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, before))
+    try:
+        with pytest.raises(PlanError, match=r"f\.yaml:2: nested too deeply"):
+            yamlfile.parse("a:\n" + " " + "[" * 65 + "]" * 65, "f.yaml")
+        assert yamlfile.parse("[" * 64 + "]" * 64, "f.yaml").value
+    finally:
+        sys.setrecursionlimit(before)
 
 
 @given(st.text() | st.text("ab:-[]{}&*!|>'\"\\#%@,? \n\t01.~<"))

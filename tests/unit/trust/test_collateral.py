@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.dcap_pki import (
@@ -168,6 +169,21 @@ def test_the_lists_must_be_of_their_issuers() -> None:
     vendor = Vendor()
     vendor.crl_chain = (vendor.signing, vendor.root)
     assert refusal(vendor) is Code.ATT_COLLATERAL
+
+
+@pytest.mark.parametrize("how", ["of another root", "that names the key of the true root"])
+def test_a_list_by_a_pck_ca_that_the_root_did_not_issue_is_refused(how: str) -> None:
+    """Who makes a CA of the same name has its list revoke nothing."""
+    vendor, key = Vendor(), new_key()
+    identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(vendor.root_key.public_key())
+    own = identifier if "key of the true" in how else None
+    forged = certificate(CA, key, ROOT, new_key(), path_length=0, authority=own)
+    vendor.crl_chain, vendor.pck_crl = (forged, vendor.root), crl(CA, key)
+    with pytest.raises(Refused, match="not issued by the trusted") as refused:
+        vouch(vendor)
+    assert refused.value.code is Code.ATT_COLLATERAL
+    with pytest.raises(Refused, match="not issued by the trusted"):
+        collateral.genuine(vendor.collateral(), vendor.root_der)
 
 
 def test_a_revoked_signer_vouches_for_nothing() -> None:

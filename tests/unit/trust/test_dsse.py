@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.support import ed25519
 
 from fedclave.errors import Bug, Code, Refused
 from fedclave.trust import dsse, signing
@@ -57,6 +58,25 @@ def test_a_threshold_counts_keys_not_signatures() -> None:
     keys = [key.public_key() for key in (ANNA, BERND, CARLA)]
     assert dsse.verified(both, KIND, keys, 2) == b"payload"
     refused(both, ANNA, BERND, CARLA, n=3)
+
+
+def test_two_different_signatures_by_one_key_count_once() -> None:
+    """A signer who does not derive his nonces has more than one valid signature of a payload."""
+    own, message = signing.key_id(ANNA.public_key()), dsse.pae(KIND, b"payload")
+    values = [ed25519.sign(bytes([1]) * 32, message, nonce) for nonce in (2, 3)]
+    signatures = (*SIGNED.signatures, *(dsse.Signature(key=own, value=one) for one in values))
+    assert len({one.value for one in signatures}) == 3
+    for one in signatures:
+        alone = dsse.Envelope(type=KIND, payload=b"payload", signatures=(one,))
+        assert dsse.verified(alone, KIND, [ANNA.public_key()]) == b"payload"
+    every = dsse.Envelope(type=KIND, payload=b"payload", signatures=signatures)
+    assert dsse.verified(every, KIND, [ANNA.public_key()], 1) == b"payload"
+    refused(every, ANNA, BERND, n=2)
+    refused(every, ANNA, n=3)
+
+
+def test_a_key_that_is_trusted_twice_counts_once() -> None:
+    refused(SIGNED, ANNA, ANNA, n=2)
 
 
 def test_a_signature_under_another_key_id_does_not_count() -> None:

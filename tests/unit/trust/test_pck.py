@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The certificates of a platform: each has the profile of its role, and leads to the root."""
 
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -24,10 +25,12 @@ from tests.support.dcap_pki import (
     extension,
     new_key,
     pem,
+    tlv,
     usage,
 )
 
 from fedclave.errors import Code, Refused
+from fedclave.trust import der as der_walk
 from fedclave.trust import pck
 
 VENDOR = Vendor()
@@ -249,11 +252,60 @@ def test_a_message_says_which_certificate_and_what_to_do() -> None:
         pck.check_dates(pck.root(VENDOR.root_der), NOW + 366 * DAY)
 
 
-@pytest.mark.filterwarnings("default")  # cryptography only warns
+def refielded(one: x509.Certificate, at: int, field: bytes) -> bytes:
+    """It with another field in this place of what its signature is over."""
+    der = one.public_bytes(Encoding.DER)
+    fields = [item.raw for item in der_walk._signed_fields(der)]
+    fields[at] = field
+    (outer,) = der_walk.items(der)
+    _, *rest = (item.raw for item in der_walk.items(outer.value))
+    return tlv(0x30, tlv(0x30, b"".join(fields)) + b"".join(rest))
+
+
+def named(kind: str, text: bytes, tag: int = 0x0C) -> bytes:
+    return tlv(0x30, tlv(0x31, tlv(0x30, tlv(6, bytes.fromhex(kind)) + tlv(tag, text))))
+
+
+SERIAL, SUBJECT = 1, 5  # RFC 5280 4.1: TBSCertificate, from its version on
+ODD: dict[str, bytes] = {
+    "negative-serial": refielded(VENDOR.pck, SERIAL, tlv(2, b"\x80\1")),
+    "zero-serial": refielded(VENDOR.pck, SERIAL, tlv(2, b"\0")),
+    "long-name": refielded(
+        VENDOR.pck, SUBJECT, named("550403", b"SGX PCK Certificate".rjust(65, b"x"))
+    ),
+    "empty-name": refielded(VENDOR.pck, SUBJECT, named("550403", b"")),
+    "long-country": refielded(VENDOR.pck, SUBJECT, named("550406", b"USA")),
+    "old-encoding": refielded(
+        VENDOR.pck, SUBJECT, named("550403", ("\N{EURO SIGN}" * 22).encode("utf-16-be"), 0x1E)
+    ),
+}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("odd", ODD)
+def test_what_the_library_would_warn_of_is_refused_without_a_word(
+    odd: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    with pytest.raises(Refused) as refused:
+        pck.certificate(ODD[odd], pck.Role.PCK, "it", Code.ATT_CHAIN)
+    assert refused.value.code is Code.ATT_CHAIN
+    chain = b"".join(
+        ssl.DER_cert_to_PEM_cert(one).encode()
+        for one in (ODD[odd], VENDOR.ca.public_bytes(Encoding.DER))
+    )
+    assert pck.choose_root(chain, (VENDOR.root_der,)) == VENDOR.root_der
+    assert [str(one.message) for one in recwarn] == []
+
+
 def test_a_serial_number_that_no_list_could_name_is_refused() -> None:
-    der = VENDOR.pck.public_bytes(Encoding.DER)
-    number = VENDOR.pck.serial_number
-    serial = number.to_bytes(number.bit_length() // 8 + 1, "big")
-    negative = der.replace(serial, b"\x80" + serial[1:], 1)  # 0xff could make it no DER at all
-    with pytest.warns(UserWarning, match="positive"), pytest.raises(Refused, match="serial number"):
-        pck.certificate(negative, pck.Role.PCK, "it", Code.ATT_CHAIN)
+    for odd in ("negative-serial", "zero-serial"):
+        with pytest.raises(Refused, match="serial number that is not positive"):
+            pck.certificate(ODD[odd], pck.Role.PCK, "it", Code.ATT_CHAIN)
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_odd_certificates_are_such_as_the_library_warns_of() -> None:
+    """What the tests above are worth: without our checks, each would be on stderr."""
+    for one in ODD.values():
+        with pytest.warns(UserWarning, match="positive|length"):
+            repr(x509.load_der_x509_certificate(one).subject)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 from tests.support import ca
 
-from fedclave.errors import UserError
+from fedclave.errors import Code, Refused, UserError
 from fedclave.trust import crl, keys, pki, profiles
 from fedclave.trust.gate import Anchors, admit
-from fedclave.trust.names import Identity
+from fedclave.trust.names import Identity, Role
 
 DAY = timedelta(days=1)
 
@@ -231,6 +231,28 @@ def test_a_damaged_list_is_not_signed_over(tmp_path: Path) -> None:
     authority.anchors.crl.write_bytes(b"garbage")
     with pytest.raises(UserError, match="is damaged"):
         authority.crl(ca.NOW)
+
+
+def test_a_key_has_one_holder(tmp_path: Path) -> None:
+    authority, key = ca.create(tmp_path), keys.generate()
+
+    def issue(name: str, role: Role = "collaborator", now: datetime = ca.NOW) -> None:
+        made = pki.make_request(key, federation="digits", role=role, name=name)
+        authority.issue(made, role=role, name=name, now=now)
+
+    issue("anna")
+    others: dict[str, Role] = {"bernd": "collaborator", "agg": "aggregator"}
+    for name, role in others.items():
+        with pytest.raises(Refused, match="that of collaborator 'anna'") as refused:
+            issue(name, role)
+        assert refused.value.code is Code.BAD_REQUEST
+        assert f"cert/{name}.key.next" in refused.value.message
+    issue("anna")  # its own key again
+    authority.renew("anna", ca.NOW)
+    assert [Identity.of(one).name for one, _ in authority.issued()] == ["anna"] * 3
+    issue("bernd", now=ca.NOW + 8 * DAY)  # those have expired
+    authority.revoke("bernd", ca.NOW + 9 * DAY)
+    issue("carla", now=ca.NOW + 9 * DAY)
 
 
 def test_a_name_has_one_role(tmp_path: Path) -> None:

@@ -185,3 +185,13 @@ def test_what_is_not_attested_shows_no_evidence() -> None:
 def test_a_peers_message_becomes_one_short_line() -> None:
     assert records.shortened("a\x1b[31m\nb\u202e") == "a [31m b "
     assert len(records.shortened("x" * 1000)) == records.MAX_MESSAGE
+
+
+@pytest.mark.parametrize(
+    "at", ["9999-12-31T23:59:59-23:59", "1969-12-31T23:59:59Z", "0001-01-01T00:00:00+23:59"]
+)
+def test_a_time_that_utc_has_not_is_refused(at: str) -> None:
+    fields = canonical.decode(records.encode(ADMISSION))
+    with pytest.raises(Refused) as caught:
+        records.decode(canonical.encode({**fields, "at": at}))
+    assert caught.value.code is Code.MALFORMED

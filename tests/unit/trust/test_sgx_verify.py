@@ -24,6 +24,7 @@ from tests.support.dcap_pki import (
     level,
     new_key,
     platform_tcb,
+    point,
     sgx_report,
     sign,
 )
@@ -143,11 +144,24 @@ def test_collateral_about_tdx_does_not_judge_sgx() -> None:
     assert judge(sgx).tee == "sgx"
 
 
+def named(vendor: Vendor, more: bytes) -> bytes:
+    """What the quoting enclave's report says of its attestation key, and then more."""
+    named = hashlib.sha256(point(vendor.attestation_key) + bytes(range(32))).digest()
+    return named + more.ljust(32, b"\0")
+
+
+def test_the_report_names_the_attestation_key_and_then_nothing() -> None:
+    vendor = Vendor()
+    vendor.qe["report_data"] = named(vendor, b"")
+    assert judge(vendor).status is Status.UP_TO_DATE
+
+
 CHANGES: dict[str, Callable[[Vendor], object]] = {
     "another PCK key signed the report": lambda v: setattr(v, "pck_key", new_key()),
     "the report names another key": lambda v: v.qe.update(report_data=bytes(64)),
-    "the report says more": lambda v: v.qe.update(
-        report_data=hashlib.sha256(b"key").digest() + b"more".ljust(32)
+    "the report names the key and says more": lambda v: v.qe.update(report_data=named(v, b"more")),
+    "the report names the key and a last bit": lambda v: v.qe.update(
+        report_data=named(v, bytes(31) + b"\x01")
     ),
 }
 

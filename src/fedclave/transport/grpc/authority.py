@@ -175,7 +175,9 @@ class _Issuer:
         )
 
     def join(self, wire: pb.JoinRequest) -> tuple[Identity, pb.Issued]:
-        """A certificate for a token. A request that does not parse leaves the token as it was."""
+        """A certificate for a token. A request that cannot be granted leaves the token as it was:
+        one that does not parse, or is for somebody else's key.
+        """
         now = self._clock()
         request = requests.parse(wire.request)
         try:
@@ -184,6 +186,7 @@ class _Issuer:
             raise Refused(Code.BAD_REQUEST, f"the certificate request: {error}") from error
         asked = replace(asked, federation=self._authority.federation)
         key, _ = requests.check(request, asked)
+        self._authority.check_key(asked, key, now)
         holder = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         self._tokens.redeem(wire.secret, asked, holder, now)
         return asked, self._issue(request, asked, now)
@@ -197,7 +200,7 @@ class _Issuer:
             held = x509.load_pem_x509_certificate(wire.certificate)
             own = Identity.of(held)
             key = held.public_key()
-        except ValueError as error:
+        except keys.UNREADABLE as error:
             raise Refused(Code.MALFORMED, f"the certificate in use: {error}") from error
         admit(held, anchors=self._authority.anchors, role=own.role, now=now, members={own.name})
         if own.role == "authority" or not isinstance(key, ec.EllipticCurvePublicKey):
