@@ -259,7 +259,7 @@ def test_plain_output_has_lines_progress_and_the_next_steps(certified: Town) -> 
             process.kill()
     for text, wanted in (
         (said, ("round 1/2", "final model", "validate/global/accuracy", "fx model export")),
-        (plain.stdout, ("connected to digits", "round 1: train", "the run is over")),
+        (plain.stdout, ("let in: bob takes part in digits", "round 1: train", "the run is over")),
     ):
         assert all(one in text for one in wanted), text
         assert "\x1b" not in text
@@ -388,6 +388,20 @@ def test_ping_names_what_is_wrong(certified: Town) -> None:
     assert started.end() == 3
     assert started.events[-1]["error"]["code"] == "certificate-revoked"
     assert aggregator.process.poll() is None
+
+
+def test_who_was_not_let_in_is_not_said_to_take_part(certified: Town) -> None:
+    town = certified
+    _, address = town.aggregator()
+    members.remove_member(Workspace(town.center), "bob")
+    at = ("-n", "bob", "--address", address, "-C", str(town.bob))
+    done = subprocess.run(
+        [*FX, "collaborator", "start", *at], capture_output=True, text=True, timeout=WAIT_S
+    )
+    assert done.returncode == 3
+    assert "unknown-member" in done.stderr
+    assert f"bob asks {address} to be let into 'digits'" in done.stdout
+    assert "takes part" not in done.stdout
 
 
 def test_clocks_that_differ_and_a_certificate_that_ends_are_warned_of(certified: Town) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fedclave import tensors
-from fedclave.cli import demo_tamper
+from fedclave.cli import demo_tamper, demo_verdict
 from fedclave.engine import events
 from fedclave.tensors import Stored
 
@@ -104,8 +104,10 @@ def test_its_paths_lead_to_the_model_the_events_and_a_picture(ran: Any) -> None:
     paths = {key: Path(value[key]) for key in ("model", "events", "plot")}
     assert all(path.is_absolute() for path in paths.values())
     assert tensors.digest(Stored(paths["model"])) == value["digest"]
+    assert tensors.metadata(paths["model"]) == {"fedclave.attestation": "SIMULATED"}
     last = [e for e in events.read(paths["events"]) if e["event"] == "run_finished"]
-    assert [e["model"] for e in last] == [value["digest"]]
+    assert [(e["model"], e["path"], e["word"]) for e in last] == [
+        (value["digest"], value["model"], "SIMULATED")]  # fmt: skip
     assert paths["plot"].read_bytes().startswith(b"\x89PNG")
 
 
@@ -211,14 +213,25 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
 
 
+BY_THE_PARTIES = {("alice", "aggregator"), ("bob", "aggregator")}
+WHO = {
+    "code": BY_THE_PARTIES,
+    "plan": {("aggregator", "alice"), ("aggregator", "bob")},
+    "relay": {("aggregator", "mallory")},
+    "key": {("alice", "mallory"), ("bob", "mallory")},
+    "replay": {("alice", "mallory"), ("bob", "mallory")},
+    "revoked": BY_THE_PARTIES,
+}  # who refused whom
+
+
 @pytest.mark.parametrize("mode", demo_tamper.MODES)
 def test_whatever_is_tampered_with_the_federation_fails_closed(mode: str, tmp_path: Path) -> None:
     said = json.loads(done(fx(tmp_path, "--tamper", mode, "--collaborators", "2", "--json")))
     assert said["failed_closed"] is True
-    assert {one["code"] for one in said["refusals"]} == {demo_tamper.EXPECTED[mode]}
-    by = {one["by"] for one in said["refusals"]}  # who holds the other contract is told so
-    assert by == ({"the aggregator"} if mode in ("plan", "relay") else {"alice", "bob"})
+    assert {one["code"] for one in said["refusals"]} == {demo_verdict.EXPECTED[mode]}
     assert [one["exit_code"] for one in said["refusals"]] == [3, 3]
+    assert {(one["by"], one["whom"]) for one in said["refusals"]} == WHO[mode]
+    assert bool(said["differs"]) is (mode == "plan")
     assert said["updates"] == 0
     assert 0 < said["up"] < said["model"]  # bytes on the wire: too few for an update
     assert 0 < said["down"] < said["model"]  # and for a model

@@ -2,13 +2,14 @@
 """``fx collaborator ping`` warns of what will soon keep a party from taking part."""
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.federation import Federation, federation
+from tests.support.federation import FX, Federation, federation
 
 from fedclave.cli import demo_trust
 from fedclave.workspace.layout import Workspace
@@ -32,7 +33,8 @@ def ping(fed: Federation) -> dict[str, Any]:
 
 def test_collateral_that_will_soon_expire_is_warned_of(fed: Federation) -> None:
     fed.aggregator()
-    assert ping(fed)["warnings"] == []
+    good = ping(fed)
+    assert (good["warnings"], good["word"], len(good["measurement"])) == ([], "SIMULATED", 64)
     issued = fed.now - timedelta(days=25)
     shutil.rmtree(fed.cert / "collateral")
     workspace = Workspace(fed.folder)
@@ -40,3 +42,11 @@ def test_collateral_that_will_soon_expire_is_warned_of(fed: Federation) -> None:
     (warning,) = ping(fed)["warnings"]
     assert f"good until {issued + timedelta(days=30):%Y-%m-%d}" in warning
     assert "fx attest collateral import" in warning
+
+
+def test_a_simulated_aggregator_is_said_to_be_one(fed: Federation) -> None:
+    fed.aggregator()
+    where = ("-n", "anna", "--address", fed.address, "--allow-simulated", "-C", str(fed.folder))
+    done = subprocess.run([*FX, "collaborator", "ping", *where], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "the aggregator is SIMULATED: a trial, which protects nobody, runs " in done.stdout

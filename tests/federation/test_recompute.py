@@ -170,8 +170,9 @@ def test_the_plan_and_the_initial_model_must_be_those_of_the_run(
 ) -> None:
     other = tmp_path / "other.safetensors"
     tensors.write(other, {"w": np.ones(4, np.float32), "steps": np.zeros((), np.int64)})
-    error = recompute(ran, *from_all(ran), "--model", str(other), code=3)["error"]
-    assert error["code"] == "log-aggregate"
+    said = recompute(ran, *from_all(ran), "--model", str(other), code=2)["error"]["message"]
+    assert f"{other} is not the initial model" in said
+    assert "by the contract the run began with" in said
     recompute(ran, *from_all(ran), "--model", str(tmp_path / "no"), code=2)
     copy = tmp_path / "ws"
     shutil.copytree(ran.folder, copy)
@@ -179,6 +180,40 @@ def test_the_plan_and_the_initial_model_must_be_those_of_the_run(
     plan.write_text(plan.read_text().replace("seed: 7", "seed: 8"))
     error = recompute(ran, *from_all(ran), code=2, folder=copy)["error"]
     assert "has no round of the plan" in error["message"]
+
+
+def began_elsewhere(ran: Federation, folder: Path) -> tuple[Path, Path]:
+    """The log of an aggregator that began with another model than the contract's, and that one."""
+    other = folder / "other.safetensors"
+    params = {"w": np.ones(4, np.float32), "steps": np.zeros((), np.int64)}
+    began = tensors.write(other, params)
+    log = forged(
+        ran, folder / "log", lambda r: changed(r, model_before=began) if r.round == 1 else r
+    )
+    return log, other
+
+
+def test_an_aggregator_that_began_with_another_model_is_found_out(
+    ran: Federation, tmp_path: Path
+) -> None:
+    log, other = began_elsewhere(ran, tmp_path)
+    for model in ([], ["--model", str(other)]):
+        error = recompute(ran, str(log), *from_all(ran), *model, code=3)["error"]
+        assert error["code"] == "log-aggregate"
+        assert "round 1 does not come out" in error["message"]
+        assert "the contract has" in error["message"]
+
+
+def test_without_the_contract_nobody_is_accused_for_a_model_that_does_not_fit(
+    ran: Federation, tmp_path: Path
+) -> None:
+    copy = tmp_path / "ws"
+    shutil.copytree(ran.folder, copy)
+    (copy / "plan/contract.dsse.json").unlink()
+    log, _ = began_elsewhere(ran, tmp_path)
+    said = recompute(ran, str(log), *from_all(ran), code=2, folder=copy)["error"]["message"]
+    assert "by the log the run began with" in said
+    assert "If " in said and "show the log to the other parties" in said
 
 
 def test_updates_that_cannot_be_kept_do_not_count(tmp_path: Path) -> None:

@@ -95,6 +95,11 @@ def test_models_and_data_are_sealed_from_end_to_end(fed: Federation, tmp_path: P
         *("data", "release", waiting["address"], str(tmp_path / "anna.txt.sealed")),
         *("-n", "anna", "--allow-simulated"),
     )
+    finished = aggregator.wait("run_finished")
+    named = Path(finished["path"])
+    assert named == operator / "save/final.sealed"
+    assert sealed.context_of(named).transcript == finished["model"]  # it is there when it is named
+    assert finished["word"] == "SIMULATED"
     assert [party.end() for party in (anna, bernd, aggregator)] == [0, 0, 0]
 
     assert not clear_models(operator)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from fedclave.cli.party import Party
-    from fedclave.cli.run import Ended
+    from fedclave.cli.publishing import Ended
 
 app = noun("aggregator", "Certify and run the aggregator.")
 
@@ -169,6 +169,8 @@ def _summary(party: "Party", ended: "Ended") -> list[str]:
 
     found = journal.read(party.workspace.save)
     pairs: dict[str, object] = {"final model": ended.path, "digest": ended.model}
+    if ended.word is not None:
+        pairs["attestation"] = console.stood(ended.word)
     if found is not None and ended.round in found.records:
         record: Any = found.records[ended.round]
         pairs |= {name: f"{value:.4f}" for name, value in record["metrics"].items()}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedclave.cli import console
+from fedclave.cli import audit_words, console
 from fedclave.cli.options import Json, WorkspaceDir, command, noun, number, whole
 
 if TYPE_CHECKING:
@@ -14,36 +14,56 @@ if TYPE_CHECKING:
 
     from fedclave.trust.checkpoint import Head
     from fedclave.trust.log_files import Reader
-    from fedclave.trust.records import Record
 
 FOLDER = "audit"  # within the workspace's logs/
+RELEASES = "releases"  # beside it: what a party has released
 MOST = 10**9
 _UNVERIFIED = "NOT VERIFIED. Verify it with 'fx audit verify --key PUB'."
+
+LogFolder = Annotated[
+    Path | None,
+    typer.Argument(metavar="LOG", help="A log's folder.", show_default="this workspace's log"),
+]
 
 app = noun("audit", "Show the log of what happened, prove its entries, verify proofs.")
 
 
-@command(app, "show", "fx audit show", "fx audit show --last 5 --json")
+@command(
+    app, "show", "fx audit show", "fx audit show --last 5 --json", "fx audit show logs/releases"
+)
 def show(
+    log: LogFolder = None,
     last: Annotated[int, number("--last", 1, MOST, "How many entries, up to the newest.")] = 50,
     workspace: WorkspaceDir = Path(),
     as_json: Json = False,
 ) -> None:
-    """Show the entries of this workspace's log, up to its newest signed head. Verifies nothing."""
-    with _reader(workspace) as log:
-        size = log.claimed.size
+    """Show the entries of a log, up to its newest signed head. Verifies nothing.
+
+    logs/audit is the aggregator's; logs/releases has what this party released.
+    """
+    rounds = audit_words.rounds_of(workspace)
+    with _reader(workspace, log) as opened:
+        size = opened.claimed.size
         first = max(size - last, 0)
-        entries = [_shown(first + i, entry) for i, entry in enumerate(log.entries(first))]
-        value = {**_head(log.claimed), "checkpoint": log.note.decode(), "entries": entries}
+        entries = [
+            audit_words.shown(first + i, entry, rounds)
+            for i, entry in enumerate(opened.entries(first))
+        ]
+        value = {**_head(opened.claimed), "checkpoint": opened.note.decode(), "entries": entries}
     lines = [
         f"{one['index']:>7}  {one['record'].get('at', ''):20}  {one['kind']:9}  {one['says']}"
         for one in entries
     ]
-    lines += ["", *console.rows(_head(log.claimed)), "", _UNVERIFIED]
+    lines += ["", *console.rows(_head(opened.claimed)), "", _UNVERIFIED]
     console.answer({"verified": False, **value}, lines, as_json)
 
 
-@command(app, "prove", "fx audit prove 17 --out admission.proof")
+@command(
+    app,
+    "prove",
+    "fx audit prove 17 --out admission.proof",
+    "fx audit prove 0 logs/releases --out release.proof",
+)
 def prove(
     index: Annotated[
         int,
@@ -53,6 +73,7 @@ def prove(
             parser=whole(0, MOST, "'fx audit show' lists the entries with their numbers."),
         ),
     ],
+    log: LogFolder = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", help="Write it here.", show_default="stdout"),
@@ -68,18 +89,19 @@ def prove(
     from fedclave.trust import log_proof, merkle
     from fedclave.workspace import output
 
-    with _reader(workspace) as log:
-        size = log.claimed.size
+    with _reader(workspace, log) as opened:
+        head = opened.claimed
+        size = head.size
         if index >= size:
             raise UserError(f"no entry {index}: the log's head has {_entries(size)}, from 0 on")
         proof = log_proof.LogProof(
-            origin=log.claimed.origin,
+            origin=head.origin,
             index=index,
-            entry=next(log.entries(index, index + 1)),
-            path=tuple(log.files.inclusion(index, size)),
-            note=log.note,
+            entry=next(opened.entries(index, index + 1)),
+            path=tuple(opened.files.inclusion(index, size)),
+            note=opened.note,
         )
-        leaf, root = merkle.leaf_hash(proof.entry), log.claimed.root
+        leaf, root = merkle.leaf_hash(proof.entry), head.root
         merkle.check_inclusion(leaf, index, list(proof.path), size=size, root=root)
     encoded = log_proof.encode(proof)
     if out is None:
@@ -87,7 +109,7 @@ def prove(
         return
     with output.new_file(out) as temporary:
         temporary.write_bytes(encoded)
-    value = {"file": out, "index": index, **_head(log.claimed)}
+    value = {"file": out, "index": index, **_head(head)}
     lines = [f"{out}: the proof of entry {index} of {size}"]
     lines += console.steps(f"fx audit verify {out} --key log.pub     at whoever doubts it")
     console.answer(value, lines, as_json)
@@ -134,7 +156,7 @@ def verify(
             raise UserError("a proof is of one entry. Give --since with a log's folder")
         _verify_proof(file, public, as_json)
         return
-    with _reader(workspace) if file is None else _open(file) as log:
+    with _reader(workspace, file) as log:
         head = log.verify(public)
         older = None if since is None else _grown(log, head, public, since)
     value = {"verified": True, **_head(head)}
@@ -160,10 +182,7 @@ def recompute(
         list[Path],
         typer.Option("--updates", metavar="DIR", help="What --keep-updates kept; may be repeated."),
     ],
-    log: Annotated[
-        Path | None,
-        typer.Argument(metavar="LOG", help="A log's folder.", show_default="this workspace's log"),
-    ] = None,
+    log: LogFolder = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -204,11 +223,11 @@ def _verify_proof(file: Path, key: "Ed25519PublicKey", as_json: bool) -> None:
 
     proof = log_proof.decode(files.read(file, "Name a proof, or a log's folder"))
     entry, head = log_proof.verified(proof, key)
-    shown = _shown(proof.index, entry)
+    shown = audit_words.shown(proof.index, entry, {})
     lines = [
         f"VERIFIED: this is entry {proof.index} of {head.size}.",
         "",
-        *console.rows({"kind": shown["kind"], **_plain(shown["record"])}),
+        *console.rows({"kind": shown["kind"], **audit_words.plain(shown["record"])}),
         "",
         *console.rows(_head(head)),
     ]
@@ -235,15 +254,21 @@ def _grown(log: "Reader", head: "Head", key: "Ed25519PublicKey", since: Path) ->
     return older
 
 
-def _reader(workspace: Path) -> "Reader":
+def _reader(workspace: Path, log: Path | None) -> "Reader":
+    """The log in a folder, or the workspace's own."""
+    from fedclave.errors import UserError
+    from fedclave.trust.log_files import Reader
     from fedclave.workspace import layout
 
-    return _open(layout.open_(workspace).logs / FOLDER)
-
-
-def _open(folder: Path) -> "Reader":
-    from fedclave.trust.log_files import Reader
-
+    if log is not None:
+        return Reader(log)
+    folder = layout.open_(workspace).logs / FOLDER
+    released = folder.with_name(RELEASES)
+    if released.is_dir() and not folder.exists():
+        raise UserError(
+            f"{folder} is the aggregator's to write, and is not here. What this party released is"
+            f" in {released}: name that folder"
+        )
     return Reader(folder)
 
 
@@ -253,61 +278,3 @@ def _head(head: "Head") -> dict[str, Any]:
 
 def _entries(number: int) -> str:
     return "1 entry" if number == 1 else f"{number} entries"
-
-
-def _shown(index: int, entry: bytes) -> dict[str, Any]:
-    """An entry for people: what kind of record it is, and its gist. It may be of a newer kind."""
-    from fedclave import canonical
-    from fedclave.errors import Refused
-    from fedclave.trust import records
-
-    try:
-        record = records.decode(entry)
-    except Refused:
-        says = f"{len(entry)} bytes that this version does not read"
-        return {"index": index, "kind": "unknown", "says": says, "record": {}}
-    fields = canonical.decode(entry)
-    return {"index": index, "kind": fields.pop("type"), "says": _gist(record), "record": fields}
-
-
-def _plain(record: dict[str, Any]) -> dict[str, str]:
-    """A record's fields for people: lists on one line, a row for each member of a round."""
-    rows: dict[str, str] = {}
-    for name, value in record.items():
-        if name == "members":
-            for one in value:
-                said = (f"{key} {_text(it)}" for key, it in one.items() if key != "name")
-                rows[f"member {one['name']}"] = ", ".join(said)
-        else:
-            rows[name] = _text(value)
-    return rows
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(one)}" for key, one in value.items()) or "none"
-    if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
-    return "none" if value is None else str(value)
-
-
-def _gist(record: "Record") -> str:
-    from fedclave.trust import records
-
-    match record:
-        case records.ContractRecord():
-            return f"contract {record.contract[:16]} by {record.author[:16]}"
-        case records.PolicyRecord():
-            return f"version {record.version}, {record.policy[:16]}"
-        case records.AdmissionRecord():
-            runs = f", runs {record.measurement[:16]}" if record.measurement else ""
-            return f"{record.word}: {record.role} {record.peer}{runs}"
-        case records.RefusalRecord():
-            word = f"{record.word}: " if record.word else ""
-            return f"{word}{record.peer or 'somebody'}: {record.code}: {record.message}"
-        case records.ReleaseRecord():
-            return f"{record.word}: {record.purpose} {record.object[:16]} to {record.to}"
-        case records.RoundRecord():
-            folded = sum(part.outcome == "folded" for part in record.members)
-            of = f"{folded} of {len(record.members)} members"
-            return f"{record.word}: round {record.round}, {of}, model {record.model_after[:16]}"

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedclave.cli.audit import FOLDER
 from fedclave.engine.events import Event
 from fedclave.errors import Code, Refused, UserError
-from fedclave.plan import Plan
+from fedclave.plan import NAME, Plan
 from fedclave.trust import records, signing
 from fedclave.trust.checkpoint import origin_of
 from fedclave.trust.heads import Shown
@@ -118,7 +118,7 @@ class Ledger:
                 RefusalRecord(
                     at=at,
                     code=Code(event["code"]),
-                    peer=peer if peer in self._words else None,
+                    peer=peer if NAME.fullmatch(peer) else None,  # else an address
                     word=self._words.get(peer),
                     message=records.shortened(event["message"]),
                 )

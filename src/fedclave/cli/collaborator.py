@@ -167,12 +167,12 @@ def start(
         if as_json:
             console.emit(event)
         elif not tally.repeats(event):
-            _tell(event, party.plan.rounds)
+            _tell(event, name, party.plan.rounds)
 
     party = replace(party, listener=listener)
     party.certified("collaborator")
     if not as_json:
-        print(f"{name} takes part in {party.plan.name!r} at {where}", flush=True)
+        print(f"{name} asks {where} to be let into {party.plan.name!r}", flush=True)
     advice = f"Start again to go on: {_started(name)}"
     try:
         work = run.collaborate(
@@ -222,6 +222,7 @@ def ping(
     lines = console.rows(
         {
             "aggregator": f"{where} answers, and is the federation's",
+            "attestation": _proved(found.word, found.measurement),
             "plan": f"the same on both sides ({party.plan.digest[:12]})",
             "certificate": f"good until {console.when(found.until)}",
             "run": f"round {found.round} of {found.rounds}; {len(found.connected)} connected",
@@ -229,6 +230,13 @@ def ping(
     )
     lines += [f"warning: {warning}" for warning in found.warnings]
     console.answer(value, [*lines, *console.steps(_started(name))], as_json)
+
+
+def _proved(word: str | None, measurement: str) -> str:
+    if word is None:
+        return "the plan asks nobody to prove what they run"
+    runs = f", runs {measurement[:16]}" if measurement else ""
+    return f"the aggregator is {console.stood(word)}{runs}"
 
 
 def _party(folder: Path, name: str) -> "Party":
@@ -256,7 +264,7 @@ def _started(name: str) -> str:
     return f"fx collaborator start -n {name}"
 
 
-def _tell(event: dict[str, Any], rounds: int) -> None:
+def _tell(event: dict[str, Any], name: str, rounds: int) -> None:
     """One event as a line for people, or none."""
     from fedclave.cli.board import brief
     from fedclave.cli.view import clean
@@ -267,13 +275,13 @@ def _tell(event: dict[str, Any], rounds: int) -> None:
     if line is not None:
         number = event.get("round", 0)
         where = f"round {number}" if number <= rounds else "final evaluation"
-        said = clean(line.format(**event, where=where))
+        said = clean(line.format_map({**event, "name": name, "where": where}))
         print(f"{event['time'][11:19]} UTC  {said}", flush=True)
 
 
 _LINES = {
     "attested": "the {peer} is {word}: {seen}",
-    "welcome": "connected to {federation}",
+    "welcome": "let in: {name} takes part in {federation}",
     "request": "{where} begins",
     "step": "{where}: {step}",
     "verdict": "answer: {message}",

@@ -67,6 +67,15 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def stood(word: str) -> str:
+    """A word on how parties stand, with what must be minded of it.
+
+    >>> stood("VERIFIED")
+    'VERIFIED'
+    """
+    return f"{word}: a trial, which protects nobody" if word == "SIMULATED" else word
+
+
 def steps(*following: str) -> list[str]:
     """The next steps, after an empty line; ``fx`` as it can be typed here."""
     own = called()

@@ -12,6 +12,8 @@ from fedclave.cli import console, signals
 from fedclave.cli.options import Json, command, new_folder, number
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from fedclave.cli.demo_folders import Folders
@@ -93,7 +95,7 @@ def demo(
 def _tampered(
     root: Path, names: list[str], rounds: int, seed: int, mode: Any, *, as_json: bool
 ) -> None:
-    """Play with one thing changed; raises unless every party refuses, as it must."""
+    """Play with one thing changed; raises unless it ends for each party in the right refusal."""
     from dataclasses import asdict
 
     from fedclave.cli import demo_folders, demo_tamper, view
@@ -112,8 +114,8 @@ def _tampered(
     verdict = "FAILED CLOSED" if outcome.failed_closed else "DID NOT FAIL CLOSED"
     lines = [
         "",
-        f"{verdict}: {', '.join(sorted({one.by for one in outcome.refusals}))} refused, with"
-        f" {', '.join(sorted({one.code for one in outcome.refusals}))}.",
+        f"{verdict}: {outcome.sentence}",
+        *_differing(outcome.differs),
         *console.rows(
             {
                 "on the wire": f"{view.size(outcome.up)} from the parties,"
@@ -126,6 +128,15 @@ def _tampered(
     console.answer(value, lines, as_json)
     if not outcome.failed_closed:
         raise Bug(f"a federation whose {mode} was tampered with did not refuse as it must")
+
+
+def _differing(changes: "Sequence[str]") -> list[str]:
+    if not changes:
+        return []
+    return [
+        f"Its contract is not the one that they accepted: {', '.join(changes)}. Each side finds"
+        " that out by the digests of 'fx plan show --contract'."
+    ]
 
 
 def _now() -> datetime:
@@ -163,7 +174,7 @@ def _value(outcome: "Outcome", folders: "Folders", seconds: float) -> dict[str, 
         "model": finished["path"],
         "events": folders.aggregator.events,
         "plot": outcome.plot,
-        "attestation": _stood(folders, finished["model"]),
+        "attestation": finished["word"],
     }
 
 
@@ -180,7 +191,7 @@ def _summarise(screen: "Console", outcome: "Outcome", folders: "Folders", second
         "digest": finished["model"],
         "events": _near(folders.aggregator.events),
         "plot": _near(outcome.plot),
-        "proof": f"{_stood(folders, finished['model'])}: a trial, which protects nobody",
+        "proof": console.stood(finished["word"] or "NOT ATTESTED"),
         "bytes": f"{view.size(traffic['up'])} up, {view.size(traffic['down'])} down",
         "time": f"{seconds:.1f} s, of which {finished['seconds']:.1f} s for the run",
     }
@@ -191,13 +202,6 @@ def _summarise(screen: "Console", outcome: "Outcome", folders: "Folders", second
     )
     for line in ("", *console.rows(pairs), *following):
         view.say(screen, line)
-
-
-def _stood(folders: "Folders", model: str) -> str | None:
-    """How the parties stood that made a model: SIMULATED, as all of it runs on one machine."""
-    from fedclave.cli import models
-
-    return models.word_of(folders.aggregator, model)
 
 
 def _compare(screen: "Console", outcome: "Outcome") -> None:

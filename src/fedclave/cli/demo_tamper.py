@@ -9,7 +9,7 @@
     revoked   the platform's certificate was revoked since
 
 The processes are those of the demo. Between the parties and what they take for the aggregator lies
-a wire that counts every byte: fewer than a model has went over it.
+a wire that counts every byte, both ways: fewer than a model has went over it.
 """
 
 import asyncio
@@ -21,13 +21,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import fedclave
-from fedclave.cli import demo_folders, demo_rogue, demo_trust, run
+from fedclave.cli import demo_folders, demo_rogue, demo_trust, demo_verdict, run
 from fedclave.cli.child import Child
 from fedclave.cli.demo_folders import Folders
 from fedclave.cli.demo_run import LISTEN, environment
+from fedclave.cli.demo_verdict import Ended, Outcome, Tamper
+from fedclave.cli.party import AGGREGATOR
 from fedclave.errors import Bug, Unavailable
 from fedclave.plan import load
 from fedclave.tensors import Stored
@@ -35,7 +37,6 @@ from fedclave.trust.measure import FROM_SOURCE
 from fedclave.trust.simulated import Faults, SimulatedPlatform
 from fedclave.workspace import agreement
 
-Tamper = Literal["code", "plan", "relay", "key", "replay", "revoked"]
 MODES: tuple[Tamper, ...] = get_args(Tamper)
 HIDDEN = 2048
 """Width of the model: its bytes are more than all that a handshake and an attestation take."""
@@ -48,15 +49,6 @@ WHAT: dict[Tamper, str] = {
     "replay": "the same, with evidence that the enclave gave at an earlier time",
     "revoked": "the platform's certificate has been revoked",
 }
-EXPECTED: dict[Tamper, str] = {
-    "code": "ATT-MRENCLAVE",
-    "plan": "ATT-CONTRACT",
-    "relay": "ATT-KEY-BINDING",
-    "key": "ATT-KEY-BINDING",
-    "replay": "ATT-NONCE",
-    "revoked": "ATT-REVOKED",
-}
-"""With which code each must end."""
 
 
 @dataclass
@@ -97,40 +89,6 @@ class Wire:
         writer.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """How one party ended."""
-
-    party: str
-    code: str
-    message: str
-    exit_code: int
-    by: str
-    """Who refused: the party, or the aggregator that it reached."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a tampered demo came to."""
-
-    mode: Tamper
-    refusals: tuple[Refusal, ...]
-    up: int
-    """Bytes that the parties sent, all layers above TCP included."""
-    down: int
-    model: int
-    """Bytes of one model."""
-    updates: int
-    """Updates that the aggregator took in."""
-
-    @property
-    def failed_closed(self) -> bool:
-        """Every party ended with the right refusal; no way went as many bytes as a model has."""
-        right = all((one.code, one.exit_code) == (EXPECTED[self.mode], 3) for one in self.refusals)
-        quiet = not self.updates and max(self.up, self.down) < self.model
-        return right and bool(self.refusals) and quiet
-
-
 async def play(folders: Folders, mode: Tamper, say: Callable[[str], None]) -> Outcome:
     """Change one thing, run the federation, and see how it ends."""
     python = await asyncio.to_thread(_change, folders, mode)
@@ -143,22 +101,40 @@ async def play(folders: Folders, mode: Tamper, say: Callable[[str], None]) -> Ou
         address = await _listening(aggregator, events, say)
         reading = asyncio.create_task(_read(aggregator, events))
         stack.callback(reading.cancel)
+        between = AGGREGATOR
         if mode in ("relay", "key", "replay"):
+            between = demo_rogue.NAME
             address = await stack.enter_async_context(demo_rogue.rogue(folders, address, mode))
         await stack.enter_async_context(wire.to(address))
         parties = [
             asyncio.create_task(_party(folders, name, wire.address, say))
             for name in folders.parties
         ]
-        refusals = await asyncio.gather(*parties)
+        ended = await asyncio.gather(*parties)
+        await aggregator.stop()
+        await reading  # to the last line: it may tell of the last party
     return Outcome(
         mode=mode,
-        refusals=tuple(refusals),
+        refusals=demo_verdict.refusals(ended, events, between),
+        differs=await asyncio.to_thread(_differing, folders),
         up=wire.up,
         down=wire.down,
         model=Stored(folders.aggregator.initial).size,
         updates=sum(event["event"] == "update_accepted" for event in events),
     )
+
+
+def _differing(folders: Folders) -> tuple[str, ...]:
+    """What the aggregator's contract has otherwise than the one that the parties accepted.
+
+    No party could tell: each has its own contract, and only the id of the other's.
+    """
+    theirs, own = (
+        agreement.find(one) for one in (next(iter(folders.parties.values())), folders.aggregator)
+    )
+    if theirs is None or own is None:
+        raise Bug("a workspace of the demo has lost its contract")
+    return agreement.changes(theirs.contract, own.contract)
 
 
 def _change(folders: Folders, mode: Tamper) -> dict[str, str]:
@@ -255,11 +231,14 @@ async def _listening(
 
 
 async def _read(aggregator: Child, events: list[dict[str, Any]]) -> None:
+    """Its events to the last, and not how it ended."""
     async for text in aggregator.lines():
-        events.append(json.loads(text))
+        event = json.loads(text)
+        if "event" in event:
+            events.append(event)
 
 
-async def _party(folders: Folders, name: str, address: str, say: Callable[[str], None]) -> Refusal:
+async def _party(folders: Folders, name: str, address: str, say: Callable[[str], None]) -> Ended:
     """Run a collaborator to its end, which must be a refusal."""
     root = folders.parties[name].root
     child = await Child.start(
@@ -282,8 +261,7 @@ async def _party(folders: Folders, name: str, address: str, say: Callable[[str],
         await child.stop()
     message = error["message"].removeprefix(f"{error['code']}: ")
     say(f"{name} ends with {error['code']}: {message}")
-    by = "the aggregator" if message.startswith("the aggregator refused this side") else name
-    return Refusal(party=name, code=error["code"], message=message, exit_code=code, by=by)
+    return Ended(party=name, code=error["code"], message=message, exit_code=code)
 
 
 PATIENCE_S = 60.0

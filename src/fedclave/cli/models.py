@@ -50,7 +50,8 @@ def find(folder: Path, which: str) -> Found:
                 f" runs 'fx model open {workspace.sealed(which).name} model.safetensors'"
             )
         found = _of_run(workspace.save, which)
-        return replace(found, word=word_of(workspace, found.digest))
+        found = replace(found, word=word_of(workspace, found.digest))
+        return replace(found, path=_marked(workspace, found) or found.path)
     path = Path(which)
     if not path.is_file():
         raise UserError(f"there is no model {which!r}. Name a file, or {', '.join(NAMES)}")
@@ -118,6 +119,18 @@ def _found(name: str, path: Path, run: journal.Journal | None, number: int | Non
         round=number,
         metrics={} if run is None or number is None else metrics_of(run, number),
     )
+
+
+def _marked(workspace: Workspace, found: Found) -> Path | None:
+    """The copy of a finished run's model that says how its parties stood, if it is this one's."""
+    path = workspace.marked(found.name)
+    if found.word is None or found.name == "initial" or not path.is_file():
+        return None
+    try:
+        same = tensors.digest(Stored(path)) == found.digest
+        return path if same and tensors.metadata(path).get(METADATA) == found.word else None
+    except (Refused, OSError):
+        return None
 
 
 def marked(word: str | None) -> Mapping[str, str]:

@@ -10,11 +10,11 @@ from fedclave.algorithms import catalogue
 from fedclave.engine import keep
 from fedclave.errors import Code, Refused, UserError
 from fedclave.plan import Plan, load
-from fedclave.tensors import Stored, Tensors, digest
+from fedclave.tensors import Stored, Tensors, digest, file_digest
 from fedclave.trust import records
 from fedclave.trust.log_files import Reader
 from fedclave.trust.records import RoundRecord
-from fedclave.workspace import assemble
+from fedclave.workspace import agreement, assemble, initial
 from fedclave.workspace.layout import Workspace
 
 if TYPE_CHECKING:
@@ -36,13 +36,14 @@ def rounds(
     log: Path,
     key: "Ed25519PublicKey",
     folders: Sequence[Path],
-    initial: Path,
+    given: Path,
     until: int,
 ) -> tuple[Same, ...]:
     """Compute the rounds of the workspace's plan again, from the initial model on.
 
     The log is verified first, whole. ``Refused``: LOG_AGGREGATE for a round that comes out
-    otherwise, and what ``Reader.verify`` finds. ``UserError``: an update is missing or damaged.
+    otherwise, and what ``Reader.verify`` finds. ``UserError``: an update is missing or damaged, or
+    this is not the model that the run began with.
     """
     plan = load(workspace.plan)
     with Reader(log) as reader:
@@ -51,10 +52,52 @@ def rounds(
     logged = [one for one in found if isinstance(one, RoundRecord) and one.plan == plan.digest]
     if not logged:
         raise UserError(f"{log} has no round of the plan {plan.digest[:12]} in {workspace.plan}")
-    if not initial.is_file():
-        raise UserError(f"there is no {initial}. Name the initial model with --model")
-    params: Tensors = Stored(initial)
+    if not given.is_file():
+        raise UserError(f"there is no {given}. Name the initial model with --model")
+    params: Tensors = Stored(given)
+    agreed = _agreed(workspace, plan, logged[0].contract)
+    _require_initial(logged[0], agreed, given, digest(params))
     return tuple(_computed(plan, params, logged, folders, until))
+
+
+def _agreed(workspace: Workspace, plan: Plan, contract: str | None) -> str | None:
+    """The digest of the initial model by the contract of a run; None: that does not lie here."""
+    found = agreement.find(workspace)
+    if found is None or found.contract.id != contract:
+        return None
+    listed = {file.path: file.sha256 for file in found.contract.files}
+    if initial.is_sealed(plan):
+        path = workspace.initial_layout
+        whole = path.is_file() and file_digest(path) == listed.get("save/initial.json")
+        return initial.described(workspace, plan).digest if whole else None
+    return listed.get("save/initial.safetensors")
+
+
+def _require_initial(first: RoundRecord, agreed: str | None, given: Path, own: str) -> None:
+    """Tell a wrong file at hand from an aggregator that began with a wrong one.
+
+    ``own`` is the digest of the given file, ``agreed`` that of the contract's.
+    """
+    if first.round != 1:
+        return  # the log itself is at fault, as will be found
+    began = first.model_before
+    if agreed is not None and began != agreed:
+        raise _differs(
+            1, f"the log has it begin with model {began[:16]}, the contract has {agreed[:16]}"
+        )
+    if own == began:
+        return
+    source = "the contract" if agreed is not None else "the log"
+    doubt = (
+        ""
+        if agreed is not None
+        else f". If {own[:16]} is what all agreed on, the aggregator began with another model: show"
+        " the log to the other parties"
+    )
+    raise UserError(
+        f"{given} is not the initial model: it is {own[:16]}, and by {source} the run began with"
+        f" {began[:16]}. Name the initial model with --model{doubt}"
+    )
 
 
 def _computed(

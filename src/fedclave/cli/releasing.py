@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedclave import tensors
 from fedclave.cli import attesting, auditing
+from fedclave.cli.audit import RELEASES
 from fedclave.errors import Code, Refused, Unavailable, UserError
 from fedclave.plan import Plan
 from fedclave.tensors import Stored
@@ -43,7 +44,6 @@ from fedclave.workspace.layout import Workspace
 if TYPE_CHECKING:
     from fedclave.cli.party import Party
 
-FOLDER = "releases"  # within the workspace's logs/
 MAX_KEY = 4096  # bytes of a sealed key
 
 Sealer = Callable[[Grant, Path], str]
@@ -242,7 +242,7 @@ async def release_to(
 ) -> Released:
     """Give a secret to the party at an address, if it proves what it runs."""
     with Log(
-        workspace.logs / FOLDER, auditing.log_key(workspace), f"fedclave/{plan.name}/{FOLDER}"
+        workspace.logs / RELEASES, auditing.log_key(workspace), f"fedclave/{plan.name}/{RELEASES}"
     ) as log:
         said: list[ReleaseRecord] = []
 

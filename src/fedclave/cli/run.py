@@ -4,18 +4,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from fedclave.algorithms import assignment, catalogue
 from fedclave.algorithms.core import Algorithm
-from fedclave.cli import attesting, auditing, models, releasing, sealing, upkeep
+from fedclave.cli import attesting, auditing, publishing, releasing, sealing, upkeep
 from fedclave.cli.connecting import connector
 from fedclave.cli.options import LISTEN_HERE
 from fedclave.cli.party import Party
-from fedclave.engine import journal
+from fedclave.cli.publishing import Ended, Publisher
+from fedclave.engine import ending, journal
 from fedclave.engine.aggregator import Aggregator, Rules
 from fedclave.engine.collaborator import Collaborator
 from fedclave.engine.events import Events
@@ -97,15 +97,6 @@ def begin(workspace: Workspace, plan: Plan, params: Tensors) -> None:
         store.close()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """What came out of a run: the digest of the final model, and the file that holds it."""
-
-    model: str
-    path: Path
-    round: int
-
-
 async def aggregate(
     party: Party,
     listen: str,
@@ -146,9 +137,12 @@ async def aggregate(
             events.listen(ledger.take)
             events.emit("attestation", **standing.facts())
             usher = attesting.usher(party, side, ledger.shown)
-        over = None
-        if side is not None and recipient is not None:
-            over = sealing.sealed_final(workspace, side.terms)
+        over, publish = None, ending.as_it_lies
+        if side is not None:
+            publish = Publisher(
+                workspace=workspace, store=store, terms=side.terms, own=own, recipient=recipient
+            )
+            over = sealing.sealed_final(workspace, side.terms) if recipient else None
         begun = partial(_begun, plan, store)
         if over is not None or store.latest() is not None:
             pass  # it goes on, or is over
@@ -178,20 +172,11 @@ async def aggregate(
             party.tell("listening", address=_reachable(listen, server.port, plan))
             before = len(store.records())
             if over is None:
-                state = await run.run()
+                ended = await publishing.run(run, publish)
                 spool.clear()
-                ended = Ended(model=state.model, path=state.params.path, round=state.round)
             else:
-                ended = Ended(model=over, path=workspace.sealed("final"), round=plan.rounds)
-            if side is not None and recipient is not None:
-                found = {"final": ended.path}
-                if (best := store.best()) is not None:
-                    found["best"] = store.path(best.model)
-                if over is None:
-                    word = Word(models.word_of(workspace, ended.model) or own)
-                    sealing.seal_models(workspace, side.terms, recipient, found, word)
                 sealing.clear(workspace)
-                ended = replace(ended, path=workspace.sealed("final"))
+                ended = publishing.was_over(plan, store, events, over, workspace.sealed("final"))
             hub.finish(ended.model)
             told: Collection[str] = ()
             seconds = GOODBYE_S

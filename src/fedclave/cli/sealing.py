@@ -26,7 +26,7 @@ MODELS = ("final", "best")
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """A model that was sealed: which, its digest, and how the parties stood that made it."""
+    """A model that is or was sealed: which, its digest, how the parties stood that made it."""
 
     which: str
     digest: str
@@ -70,8 +70,8 @@ def clear(workspace: Workspace) -> None:
     tensors.sync_folder(folder)
 
 
-def sealed_final(workspace: Workspace, terms: Terms) -> str | None:
-    """The digest of the final model that lies sealed here; None: no run has ended so.
+def sealed_final(workspace: Workspace, terms: Terms) -> Opened | None:
+    """What is known of the final model that lies sealed here; None: no run has ended so.
 
     ``UserError``: it is of another contract.
     """
@@ -85,7 +85,8 @@ def sealed_final(workspace: Workspace, terms: Terms) -> str | None:
             f" {terms.contract[:16]}. Begin anew with 'fx plan initialize --force', which moves it"
             " aside"
         )
-    return context.transcript
+    which, word = _purpose(path, context.purpose)
+    return Opened(which=which, digest=context.transcript, word=word)
 
 
 def open_model(pair: KeyPair, source: Path, target: Path, contract: str) -> Opened:
@@ -94,10 +95,7 @@ def open_model(pair: KeyPair, source: Path, target: Path, contract: str) -> Open
     ``Refused``: it was sealed to another key, or changed.
     """
     context = sealed.context_of(source)
-    which, _, rest = context.purpose.partition("-")
-    kind, _, word = rest.partition(":")
-    if which not in MODELS or kind != "model" or word not in set(Word):
-        raise UserError(f"{source} is no sealed model: it is {context.purpose!r:.80}")
+    which, word = _purpose(source, context.purpose)
     if context.contract != contract:
         raise UserError(
             f"{source} is of contract {context.contract[:16]!r}, and this workspace has"
@@ -112,3 +110,12 @@ def open_model(pair: KeyPair, source: Path, target: Path, contract: str) -> Open
             )
         tensors.write_export(clear, model, models.marked(word))
     return Opened(which=which, digest=context.transcript, word=word)
+
+
+def _purpose(source: Path, purpose: str) -> tuple[str, str]:
+    """Which model a file was sealed as, and how the parties stood. ``UserError``: it is none."""
+    which, _, rest = purpose.partition("-")
+    kind, _, word = rest.partition(":")
+    if which not in MODELS or kind != "model" or word not in set(Word):
+        raise UserError(f"{source} is no sealed model: it is {purpose!r:.80}")
+    return which, word

@@ -12,7 +12,7 @@
 """
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -38,6 +38,12 @@ class Standing:
     rounds: int
     connected: tuple[str, ...]
     until: datetime
+    word: str | None
+    """What the aggregator has proved of itself: VERIFIED or SIMULATED; NOT ATTESTED where only
+    collaborators must; None where the plan asks nobody.
+    """
+    measurement: str
+    """What it runs; empty if it proved nothing."""
     skew_s: float
     warnings: tuple[str, ...]
 
@@ -45,7 +51,16 @@ class Standing:
 async def ask(party: Party, address: str, side: Side | None = None) -> Standing:
     """Go through the steps. The first that fails raises what is wrong, with the next step."""
     until = party.certified("collaborator").not_after  # 1
-    reply = await status(address, connector(party, address, side))  # 2 to 5
+    proved: dict[str, Any] = {}
+
+    def listener(event: dict[str, Any]) -> None:
+        if event["event"] == "attested":
+            proved.update(event)
+        party.listener(event)
+
+    reply = await status(  # 2 to 5
+        address, connector(replace(party, listener=listener), address, side)
+    )
     now = party.clock()
     if reply.plan != party.plan.digest:  # 6
         raise Refused(
@@ -63,6 +78,8 @@ async def ask(party: Party, address: str, side: Side | None = None) -> Standing:
         rounds=reply.rounds,
         connected=tuple(printable(name, 64) for name in reply.connected),
         until=until,
+        word=proved.get("word"),
+        measurement=proved.get("measurement", ""),
         skew_s=round(skew_s, 1),
         warnings=tuple(await asyncio.to_thread(_warnings, party, skew_s, side)),
     )

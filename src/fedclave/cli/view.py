@@ -264,10 +264,15 @@ _SENTENCES: dict[str, Callable[[Event, Board], str]] = {
     "round_closed": _say_closed,
     "run_finished": lambda event, board: (
         f"finished: {count(event['rounds'], 'round')} in {event['seconds']:.1f} s,"
-        f" model {event['path']}"
+        f"{_stood(event)} model {event['path']}"
     ),
     "run_stopped": lambda event, board: f"stopped in round {event['round']}: {event['message']}",
 }
+
+
+def _stood(event: Event) -> str:
+    """How those stood who made a model, where anybody was asked."""
+    return f" {event['word']}," if event.get("word") else ""
 
 
 def _refusal(event: Event) -> str:

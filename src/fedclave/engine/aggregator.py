@@ -15,7 +15,8 @@ from typing import Any
 from fedclave.algorithms.assignment import Assignment, Rule
 from fedclave.algorithms.core import Algorithm
 from fedclave.algorithms.folds import Range, check_values, check_weight, delta_layout
-from fedclave.engine import metrics
+from fedclave.engine import ending, metrics
+from fedclave.engine.ending import Publish
 from fedclave.engine.events import Events
 from fedclave.engine.ports import Traffic, Transport
 from fedclave.engine.progress import (
@@ -77,8 +78,11 @@ class Aggregator:
         self._folding = asyncio.Lock()
         self._counted = Traffic()
 
-    async def run(self) -> State:
-        """Do the rounds that are left. Raises ``Unavailable`` when a round has no quorum."""
+    async def run(self, publish: Publish = ending.as_it_lies) -> State:
+        """Do the rounds that are left. Raises ``Unavailable`` when a round has no quorum.
+
+        ``publish`` is called in a thread once all are done, before anybody hears of it.
+        """
         begun = monotonic()
         state = self._store.latest()
         if state is None:
@@ -108,7 +112,16 @@ class Aggregator:
         except Unavailable as error:
             self._events.emit("run_stopped", round=state.round + 1, message=str(error))
             raise
-        self._finished(state, monotonic() - begun)
+        published = await asyncio.to_thread(publish, state)
+        ending.tell(
+            self._events,
+            state.model,
+            published,
+            rounds=self._plan.rounds,
+            best=self._store.best(),
+            traffic=self._transport.traffic,
+            seconds=monotonic() - begun,
+        )
         return state
 
     async def _one_round(self, state: State) -> State:
@@ -381,16 +394,4 @@ class Aggregator:
             metric=wanted.metric,
             value=value,
             model=measured.model,
-        )
-
-    def _finished(self, state: State, seconds: float) -> None:
-        best, traffic = self._store.best(), self._transport.traffic
-        self._events.emit(
-            "run_finished",
-            rounds=self._plan.rounds,
-            model=state.model,
-            path=str(state.params.path),
-            best=best.model if best else state.model,
-            bytes={"up": traffic.up, "down": traffic.down},
-            seconds=round(seconds, 4),
         )

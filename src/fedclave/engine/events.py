@@ -115,7 +115,9 @@ FIELDS: dict[str, dict[str, str]] = {
     "run_finished": {
         "rounds": "rounds done",
         "model": "digest of the final model",
-        "path": "file of the final model",
+        "path": "file of the final model; where the plan has it sealed, the sealed one",
+        "word": "how its aggregator and parties stood (`VERIFIED`, `SIMULATED`, `NOT ATTESTED`);"
+        " null where the plan asks for no attestation",
         "best": "digest of the best model",
         "bytes": "{up, down} of this process",
         "seconds": "wall time of this process",
@@ -135,8 +137,8 @@ class Events:
         self._listeners = list(listeners)
         self._lock = threading.Lock()
         self._file = None
-        self.closed = 0 if path is None else _last_closed(path)
-        """The latest round whose ``round_closed`` is in the file."""
+        self.closed, self.finished = (0, False) if path is None else _reached(path)
+        """The latest round whose ``round_closed`` is in the file; whether ``run_finished`` is."""
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _drop_cut_line(path)
@@ -151,6 +153,7 @@ class Events:
         with self._lock:
             if event == "round_closed":
                 self.closed = fields["round"]
+            self.finished = event == "run_finished" or (self.finished and event != "run_started")
             if self._file is not None:
                 self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 self._file.flush()
@@ -176,15 +179,19 @@ def read(path: Path) -> Iterator[Event]:
                 yield json.loads(line)
 
 
-def _last_closed(path: Path) -> int:
-    """The latest round that a file of events has closed, of the run that it ends with."""
-    last = 0
+def _reached(path: Path) -> tuple[int, bool]:
+    """How far the run came that a file of events ends with: the latest round that has closed, and
+    whether it has finished since it was started last.
+    """
+    last, finished = 0, False
     for event in read(path) if path.exists() else ():
         if event["event"] == "round_closed":
             last = event["round"]
-        elif event["event"] == "run_started" and not event["resumed"]:
-            last = 0
-    return last
+        elif event["event"] == "run_finished":
+            finished = True
+        elif event["event"] == "run_started":
+            last, finished = last if event["resumed"] else 0, False
+    return last, finished
 
 
 def _drop_cut_line(path: Path) -> None:

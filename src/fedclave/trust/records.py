@@ -108,7 +108,11 @@ class AdmissionRecord:
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
 class RefusalRecord:
-    """A peer was refused. ``peer`` and ``word`` are None as long as nothing vouches for them."""
+    """A peer was refused.
+
+    ``peer`` is the name in its certificate, which the federation's CA issued and the gate found
+    good; None where it came no further. ``word`` is None of a peer that was not admitted.
+    """
 
     type: Literal["refusal"] = "refusal"
     at: Time

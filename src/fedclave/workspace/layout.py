@@ -131,6 +131,10 @@ class Workspace:
         """The final or the best model, sealed to its owner."""
         return self.save / f"{which}.sealed"
 
+    def marked(self, which: str) -> Path:
+        """The final or the best model in the clear, marked with how those stood who made it."""
+        return self.save / f"{which}.safetensors"
+
     @property
     def logs(self) -> Path:
         """Events and the audit log."""

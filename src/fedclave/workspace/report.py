@@ -15,6 +15,7 @@ from fedclave.algorithms.folds import delta_layout
 from fedclave.engine import metrics
 from fedclave.plan import Plan
 from fedclave.tensors import Layout
+from fedclave.trust.attesting import MAX_EVIDENCE
 
 SHOWN = 12  # tensors that are listed by name
 _LONGEST = 80  # characters of a name that is shown
@@ -66,6 +67,10 @@ class Report:
     """Where the code that is run begins, MODULE:FUNCTION."""
     attested: tuple[str, ...]
     """Who proves what it runs before anything leaves."""
+    evidence: bool
+    """Whether this party proves itself too: its evidence names its machine."""
+    evidence_bytes: int
+    """Of one piece of evidence, at most."""
 
     @property
     def lines(self) -> tuple[str, ...]:
@@ -83,6 +88,7 @@ def make(plan: Plan, model: Layout) -> Report:
     trains = any(metrics.trains(step) for step in steps)
     update = delta_layout(model)
     size = update.size if trains else 0
+    attested = plan.attestation.required if plan.attestation else ()
     return Report(
         to=plan.network.address,
         rounds=plan.rounds,
@@ -106,7 +112,9 @@ def make(plan: Plan, model: Layout) -> Report:
         most_change=plan.fold.limit,
         most_weight=plan.fold.max_weight,
         code=plan.learner.build,
-        attested=plan.attestation.required if plan.attestation else (),
+        attested=attested,
+        evidence="collaborators" in attested,
+        evidence_bytes=MAX_EVIDENCE if "collaborators" in attested else 0,
     )
 
 
@@ -145,12 +153,15 @@ def _lines(report: Report) -> Iterator[str]:
         yield "     After the last round, once more, of the final model."
     yield "  3. If the code fails: the task, the place in the code and the kind of error. What the"
     yield "     error says stays here, in a file."
+    yield from _evidence(report)
     yield "  The aggregator sees the party's name and network address, and when it works."
     yield ""
     yield "WHAT PROTECTS AN UPDATE"
     yield f"  Clipping:  {report.clipping or 'NONE.'}"
     yield f"  Noise:     {report.noise or 'NONE. Updates are not differentially private.'}"
-    yield f"  Masking:   {report.masking or 'NONE. The aggregator reads the update of each party.'}"
+    yield f"  Masking:   {report.masking or 'NONE. The aggregator reads the update of each party,'}"
+    if report.masking is None:
+        yield "             and its operator may have it keep them ('--keep-updates')."
     yield "  An update can tell much about the data that it was computed from."
     yield f"  A change of more than {report.most_change:g} in one number is refused, not clipped."
     yield f"  An update counts for its number of examples, at most {report.most_weight}."
@@ -174,6 +185,23 @@ def _lines(report: Report) -> Iterator[str]:
     yield "  starts the collaborator, can read that user's other files and open connections, and"
     yield "  itself computes the numbers above. Read src/ before you accept. Run it as a user, or"
     yield "  in a container, that reaches no more than the data and the aggregator."
+
+
+def _evidence(report: Report) -> Iterator[str]:
+    """What attesting tells of a party; PPID and FMSPC: Intel SGX PCK Certificate Specification."""
+    if report.evidence:
+        yield "  4. At each connection, and again while it lasts, evidence of what runs here: a"
+        yield "     quote, with the certificates of this machine's processor (PCK chain). THEY"
+        yield "     NAME THE MACHINE: an identifier of its processor that is the same in every"
+        yield "     federation (PPID), often one of the platform (platform instance id), its model"
+        yield "     (FMSPC), how recent its microcode is. With it the party's name, public keys and"
+        yield f"     clock. About 5 kB, at most {report.evidence_bytes} bytes each time. A"
+        yield "     simulated TEE has made these up."
+    if report.attested:
+        also = ", what it runs, how its platform stands," if report.evidence else ""
+        yield "  The ids of contract and policy, and which head of the aggregator's log was seen."
+        yield f"  That log keeps the party's name{also} and of each round its number of"
+        yield "  examples and the SHA-256 of its update. Whoever gets a copy of the log reads it."
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -12,6 +12,7 @@ from typer import Typer
 
 from fedclave.cli import audit, main
 from fedclave.errors import Code
+from fedclave.plan import load
 from fedclave.trust import records, signing
 from fedclave.trust.judgement import Word
 from fedclave.trust.log import Log
@@ -184,3 +185,69 @@ def test_mistakes_are_told_with_the_next_step(workspace: Path, fx: Fx) -> None:
     ):
         code, found = fx(*arguments)
         assert (code, said in found["error"]["message"]) == (2, True), found
+
+
+def other_log(workspace: Path, folder: str, *written: records.Record) -> None:
+    key = signing.load(workspace / "cert/log.key")
+    with Log(workspace / folder, key, f"{ORIGIN}/other") as kept:
+        kept.extend(records.encode(record) for record in written)
+
+
+def refusal(peer: str | None, word: Word | None) -> records.RefusalRecord:
+    return records.RefusalRecord(at=AT, code=Code.LATE, peer=peer, word=word, message="no")
+
+
+def test_who_was_refused_is_named_and_marked_if_it_was_not_admitted(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = (refusal("bob", None), refusal("bob", Word.SIMULATED), refusal(None, None))
+    other_log(workspace, "other", *known)
+    lines = text(capsys, "show", "other").splitlines()
+    assert [line.split("refusal    ")[1] for line in lines[:3]] == [
+        "bob (not admitted): late: no",
+        "SIMULATED: bob: late: no",
+        "somebody: late: no",
+    ]
+
+
+def test_a_log_of_releases_is_shown_proved_and_verified(
+    workspace: Path, fx: Fx, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other_log(workspace, "logs/releases", WRITTEN[4])
+    code, shown = fx("show", "logs/releases")
+    assert (code, [one["kind"] for one in shown["entries"]]) == (0, ["release"])
+    assert fx("prove", "0", "logs/releases", "--out", "release.proof")[0] == 0
+    code, found = fx("verify", "release.proof", "--key", "cert/log.pub")
+    assert (code, found["entry"]["kind"]) == (0, "release")
+    (workspace / "logs/audit").rename(workspace / "gone")
+    code, found = fx("show")
+    assert code == 2
+    assert str(Path("logs/releases")) in found["error"]["message"]
+
+
+def measured(number: int, plan: str) -> records.RoundRecord:
+    parts = tuple(
+        records.Part(name=name, word=Word.SIMULATED, packet=None, weight=None, outcome="measured")
+        for name in ("anna", "bernd")
+    )
+    return records.RoundRecord(
+        at=AT, contract=None, plan=plan, round=number, word=Word.SIMULATED, members=parts,
+        aggregate=A, model_before=A, model_after=A, codec={}, privacy={},
+    )  # fmt: skip
+
+
+def test_a_round_that_only_measured_is_said_to_be_one(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workspace / "plan/plan.yaml").write_text(
+        "schema: 1\nname: kit\nrounds: 20\nlearner: {build: src.learner:build}\n"
+        "tasks: {train: {run: fit}}\n"
+    )
+    plan = load(workspace / "plan/plan.yaml").digest
+    other_log(workspace, "other", measured(20, plan), measured(21, plan), measured(21, A))
+    lines = text(capsys, "show", "other").splitlines()
+    assert [line.split("SIMULATED: ")[1] for line in lines[:3]] == [
+        f"round 20, measured by 2, model {A[:16]}",
+        f"final evaluation, measured by 2, model {A[:16]}",
+        f"round 21, measured by 2, model {A[:16]}",  # of a plan that is not known here
+    ]

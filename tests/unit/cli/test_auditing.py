@@ -48,11 +48,18 @@ def test_a_session_that_ends_is_a_refusal_of_that_member(log: Log) -> None:
     assert (refused.peer, refused.code, refused.word) == ("anna", "ATT-REVOKED", Word.SIMULATED)
 
 
-def test_who_was_never_admitted_is_not_named_by_what_it_calls_itself(log: Log) -> None:
+@pytest.mark.parametrize(
+    ("peer", "named"),
+    [("bob", "bob"), ("127.0.0.1:50000", None), ("[::1]:50000", None), ("", None)],
+    ids=["certified", "address", "address6", "nothing"],
+)
+def test_who_was_not_admitted_is_named_by_its_certificate_and_has_no_word(
+    log: Log, peer: str, named: str | None
+) -> None:
     (refused,) = written(
-        log, {"time": AT, "event": "peer_refused", "peer": "eve", "code": "late", "message": "x"}
+        log, {"time": AT, "event": "peer_refused", "peer": peer, "code": "late", "message": "x"}
     )
-    assert (refused.peer, refused.word) == (None, None)
+    assert (refused.peer, refused.word) == (named, None)
 
 
 def test_a_policy_that_takes_effect_in_a_run_is_logged(log: Log) -> None:

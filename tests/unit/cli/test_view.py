@@ -45,6 +45,7 @@ SAMPLE: dict[str, Any] = {
     "best_model": {"round": 0, "metric": "validate/global/accuracy", "value": 0.25,
                    "model": "cd" * 32},
     "run_finished": {"rounds": 2, "model": "ef" * 32, "path": "/w/save/m.safetensors",
+                     "word": None,
                      "best": "cd" * 32, "bytes": {"up": 38_000, "down": 78_000}, "seconds": 2.0},
     "run_stopped": {"round": 2, "message": "round 2 has no quorum. Start again"},
 }  # fmt: skip
@@ -225,6 +226,13 @@ def test_off_a_terminal_each_round_is_one_plain_line_whatever_the_width() -> Non
 def test_off_a_terminal_goodbyes_after_the_end_are_not_told() -> None:
     told = plain(event("member_left"), event("run_finished"), event("member_left"))
     assert [text.split()[0] for text in told] == ["alice", "finished:"]
+
+
+def test_the_end_of_a_run_says_how_the_parties_stood() -> None:
+    (told,) = plain(event("run_finished", word="SIMULATED"))
+    assert told == "finished: 2 rounds in 2.0 s, SIMULATED, model /w/save/m.safetensors"
+    (told,) = plain(event("run_finished"))
+    assert told == "finished: 2 rounds in 2.0 s, model /w/save/m.safetensors"
 
 
 def test_who_is_waited_for_is_told() -> None:

@@ -9,6 +9,7 @@ import pytest
 from fedclave import plan, tensors
 from fedclave.algorithms.folds import delta_layout
 from fedclave.plan import Plan
+from fedclave.trust.attesting import MAX_EVIDENCE
 from fedclave.workspace import report
 from fedclave.workspace.report import Report
 
@@ -79,6 +80,33 @@ def test_who_proves_what_is_said_either_way() -> None:
     assert "aggregator and collaborators, as plan/attestation.yaml demands" in words(found)
     assert "A SIMULATED TEE proves nothing" in words(found)
     assert "NOBODY" not in words(found)
+
+
+def attesting(*roles: str) -> str:
+    section = f"{{required: [{', '.join(roles)}], signers: ['{KEY}'], threshold: 1}}"
+    return f"{PLAN}attestation: {section}\n"
+
+
+def test_a_party_that_must_prove_itself_is_told_that_its_evidence_names_the_machine() -> None:
+    found = made(attesting("aggregator", "collaborators"))
+    assert (found.evidence, found.evidence_bytes) == (True, MAX_EVIDENCE)
+    for what in ("a quote", "PCK chain", "THEY NAME THE MACHINE", "PPID", "FMSPC", "platform inst"):
+        assert what in words(found)
+    assert f"at most {MAX_EVIDENCE} bytes each time" in words(found)
+    assert "keeps the party's name, what it runs, how its platform stands," in words(found)
+
+
+@pytest.mark.parametrize("text", [PLAN, attesting("aggregator")], ids=["nobody", "aggregator"])
+def test_who_shows_no_evidence_is_not_told_of_any(text: str) -> None:
+    found = made(text)
+    assert (found.evidence, found.evidence_bytes) == (False, 0)
+    assert "PPID" not in words(found)
+    for what in ("ids of contract and policy", "its number of examples and the SHA-256"):
+        assert (what in words(found)) is bool(found.attested)
+
+
+def test_without_masking_it_is_said_that_updates_may_be_kept() -> None:
+    assert "may have it keep them ('--keep-updates')" in words(made())
 
 
 def test_a_plan_that_only_measures_takes_no_update() -> None:

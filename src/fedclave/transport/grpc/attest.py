@@ -33,6 +33,10 @@ HEARD_S = 2.0
 LEAST_PAUSE_S = 1.0
 """Between two attestations on one channel, whatever the other side says."""
 
+BY_PEER = "the peer refused this side: "
+BY_AGGREGATOR = "the aggregator refused this side: "
+"""How a message begins that tells what the other end found, and not this one."""
+
 Read = Callable[[], Awaitable[Any]]
 Write = Callable[[Any], Awaitable[None]]
 
@@ -237,7 +241,7 @@ def _body(message: Any, kind: str) -> Any:
     found = message.WhichOneof("body") if message is not None else None
     if found == "refusal" and message.refusal.code in set(Code):
         said = frames.printable(message.refusal.message)
-        raise Refused(Code(message.refusal.code), f"the peer refused this side: {said}")
+        raise Refused(Code(message.refusal.code), f"{BY_PEER}{said}")
     if found != kind:
         raise Refused(Code.MALFORMED, f"{found or 'nothing'} where fl-attest/1 has the {kind}")
     return getattr(message, kind)
@@ -257,7 +261,7 @@ def _check(challenge: Any) -> None:
 def _explained(error: FedclaveError) -> FedclaveError:
     """What the other side said, as that: it must not be taken for a finding of ours."""
     if isinstance(error, Refused) and error.code is not Code.WRONG_VERSION:
-        return Refused(error.code, f"the aggregator refused this side: {error.message}")
+        return Refused(error.code, f"{BY_AGGREGATOR}{error.message}")
     if isinstance(error, Refused):
         return Refused(
             Code.ATT_REQUIRED,
