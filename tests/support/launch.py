@@ -16,7 +16,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from fedclave.cli import aggregator, attest, attesting, collaborator, main, policy, vigil
+from fedclave.cli import (
+    aggregator,
+    attest,
+    attesting,
+    collaborator,
+    collateral,
+    main,
+    policy,
+    vigil,
+)
 from fedclave.engine.events import FIELDS
 
 
@@ -49,7 +58,7 @@ def change(
 ) -> None:
     """Change what the tests want changed."""
     if clock:
-        for module in (aggregator, attest, attesting, collaborator, policy):
+        for module in (aggregator, attest, attesting, collaborator, collateral, policy):
             module.datetime = Turned(Path(clock))  # type: ignore[attr-defined]
     if reconsider_s:
         vigil.RECONSIDER_S = reconsider_s

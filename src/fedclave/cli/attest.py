@@ -154,7 +154,7 @@ def _imported(workspace: Path, root: Path | None) -> "Store":
     try:
         return store_of(workspace, root)
     except UserError as error:
-        raise UserError(f"{error} Or name a file of collateral with --collateral.") from error
+        raise UserError(f"{error}. Or name a file of collateral with --collateral.") from error
 
 
 def _evidence(raw: bytes) -> dict[str, Any]:

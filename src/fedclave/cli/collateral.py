@@ -9,7 +9,7 @@ import typer
 
 from fedclave.cli import console
 from fedclave.cli.options import Json, WorkspaceDir, command, noun
-from fedclave.errors import Refused
+from fedclave.errors import Refused, UserError
 
 if TYPE_CHECKING:
     from fedclave.trust.collateral import Collateral
@@ -123,7 +123,10 @@ def root_der(root: Path | None) -> bytes:
     if root is None:
         return pck.INTEL_ROOT
     der = files.read(root, "Name a root certificate (DER)")
-    roots.spki_hash(der)
+    try:
+        roots.spki_hash(der)
+    except UserError as error:
+        raise UserError(f"{root}: {error}") from error
     return der
 
 

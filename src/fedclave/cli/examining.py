@@ -60,7 +60,7 @@ def lines(found: "Found", by: "Basis", names: Names) -> Iterator[str]:
     ):
         yield from ("", title)
         shown = {name: _UNKNOWN if item is None else item for name, item in rows.items()}
-        yield from (f"  {row}" for row in console.rows(shown))
+        yield from (f"  {row}" for row in console.rows(shown) or ["nothing that can be read"])
     yield from ("", _advice(found, by))
 
 

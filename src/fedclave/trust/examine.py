@@ -16,6 +16,7 @@ which gives its own challenge, excludes that.
 
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -90,7 +91,7 @@ def examine(raw: bytes, by: Basis) -> Found:
 
     ``UserError`` and ``Unavailable`` are about this machine (see ``dcap``), not the evidence.
     """
-    found = Found()
+    found = _beforehand(by)
     try:
         found = _read(found, raw)  # 1
         found, quote = _parsed(found, raw)  # 2
@@ -126,6 +127,16 @@ def certificate(raw: bytes) -> bytes | None:
             " the peer for its certificate again",
         )
     return der
+
+
+def _beforehand(by: Basis) -> Found:
+    """What can be said of a file of collateral, whatever the evidence. Step 4 refuses a bad one."""
+    found = Found()
+    if isinstance(by.collateral, bytes):
+        with suppress(Refused):
+            found = replace(found, collateral=collateral.parse(by.collateral))
+            found = replace(found, vouched=collateral.vouch(by.collateral, by.root_der))
+    return found
 
 
 def _read(found: Found, raw: bytes) -> Found:

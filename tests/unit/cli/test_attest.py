@@ -136,6 +136,7 @@ def test_of_bytes_that_are_no_quote_the_basis_is_still_told(fx: Fx) -> None:
     quote = VECTORS / "quotes/t-sgx-empty.bin"
     code, found = fx("verify", quote, "--collateral", COLLATERAL, "--now", AT)
     assert (code, found["evidence_sha256"], found["root"]) == (3, None, "Intel SGX Root CA")
+    assert (found["evaluation"], found["collateral_age_days"]) == (17, 1)
     assert "mr_enclave" not in found
 
 
@@ -280,6 +281,8 @@ def test_the_users_mistakes_are_told_as_such(fx: Fx, tmp_path: Path) -> None:
     assert fx("show", tmp_path / "none")[0] == 2
     assert fx("verify", QUOTE, "--collateral", tmp_path / "none")[0] == 2
     assert fx("verify", QUOTE, "--collateral", COLLATERAL, "--now", "tomorrow")[0] == 2
+    code, found = fx("verify", QUOTE, "--collateral", COLLATERAL, "--root", QUOTE)
+    assert (code, found["error"]["message"].startswith(f"{QUOTE}: ")) == (2, True)
     (tmp_path / "c.json").write_text("{}")
     assert fx("verify", QUOTE, "--collateral", tmp_path / "c.json")[1]["code"] == "ATT-COLLATERAL"
 
