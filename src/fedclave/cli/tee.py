@@ -85,6 +85,7 @@ def simulate(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
 
     Makes a root and a platform of this workspace's own in cert/simulated, and the collateral that
     the others import. Counts only where the policy names the root and --allow-simulated is given.
+    Where it was made before, says its root again, and makes collateral for another 30 days.
     """
     import shlex
 
@@ -97,7 +98,10 @@ def simulate(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
 
     opened, now = layout.open_(workspace), datetime.now(UTC)
     folder = attesting.simulated(opened)
-    platform = SimulatedPlatform.create(folder, load(opened.plan).name, now)
+    if (folder / "authority" / "root.pem").exists():
+        platform = SimulatedPlatform.open(folder)
+    else:
+        platform = SimulatedPlatform.create(folder, load(opened.plan).name, now)
     collateral = platform.collateral(now)
     kept = opened.cert / "collateral"
     Store(folder=kept, roots=(platform.root,)).add(collateral, now)
@@ -116,6 +120,8 @@ def simulate(workspace: WorkspaceDir = Path(), as_json: Json = False) -> None:
         [
             "SIMULATED: a TEE that protects nobody, in the forms of one that does.",
             *console.rows({"root": named, "folder": folder}),
+            "",
+            "The policy names the root by the SHA-256 of its public key (SPKI), not of its file.",
             *console.steps(
                 "write the root into plan/attestation.yaml: roots: [...]",
                 f"send {first} and {second} to the parties, who run:",

@@ -141,7 +141,9 @@ def choose_root(chain: bytes, roots: Collection[bytes]) -> bytes:
     """
     if not roots:
         raise Refused(
-            Code.ATT_CHAIN, "no root is trusted here, so nobody is. Name one in the policy"
+            Code.ATT_CHAIN,
+            "no root is trusted here, so nobody is. Name one in the policy; of a simulated TEE,"
+            " import the collateral together with it ('fx attest collateral import', --root)",
         )
     named = set()
     for block in split(chain, "the certificate chain", Code.ATT_CHAIN):

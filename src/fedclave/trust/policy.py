@@ -319,8 +319,9 @@ class Policy(Part):
     """The digest of the version before (`fx attest policy show`); version 1 has none."""
     valid: ValidPart
     roots: Annotated[tuple[Root, ...], Listed, NotEmpty]
-    """Who may vouch for platforms. A simulated root protects nobody, and needs
-    `--allow-simulated` too."""
+    """Who may vouch for platforms. A simulated root is named by the SHA-256 of its public key
+    (SPKI), as `fx attest simulate` prints it; it protects nobody, and needs `--allow-simulated`
+    too."""
     roles: RolesPart
     tcb: TcbPart = TcbPart()
     platforms: PlatformsPart = PlatformsPart()

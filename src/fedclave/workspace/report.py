@@ -195,13 +195,14 @@ def _evidence(report: Report) -> Iterator[str]:
         yield "     NAME THE MACHINE: an identifier of its processor that is the same in every"
         yield "     federation (PPID), often one of the platform (platform instance id), its model"
         yield "     (FMSPC), how recent its microcode is. With it the party's name, public keys and"
-        yield f"     clock. About 5 kB, at most {report.evidence_bytes} bytes each time. A"
-        yield "     simulated TEE has made these up."
+        yield f"     clock. About 5 kB, at most {report.evidence_bytes} bytes each time."
+        yield "     A simulated TEE has made these up."
     if report.attested:
-        also = ", what it runs, how its platform stands," if report.evidence else ""
         yield "  The ids of contract and policy, and which head of the aggregator's log was seen."
-        yield f"  That log keeps the party's name{also} and of each round its number of"
-        yield "  examples and the SHA-256 of its update. Whoever gets a copy of the log reads it."
+        yield "  That log keeps the party's name, and of each round its number of examples and the"
+        yield "  SHA-256 of its update. Whoever gets a copy of the log reads it."
+    if report.evidence:
+        yield "  It keeps, too, what the party runs and how its platform stands."
 
 
 def _shape(shape: tuple[int, ...]) -> str:

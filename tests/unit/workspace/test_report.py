@@ -93,7 +93,11 @@ def test_a_party_that_must_prove_itself_is_told_that_its_evidence_names_the_mach
     for what in ("a quote", "PCK chain", "THEY NAME THE MACHINE", "PPID", "FMSPC", "platform inst"):
         assert what in words(found)
     assert f"at most {MAX_EVIDENCE} bytes each time" in words(found)
-    assert "keeps the party's name, what it runs, how its platform stands," in words(found)
+    assert "It keeps, too, what the party runs and how its platform stands." in words(found)
+
+
+def test_no_line_is_wider_than_a_terminal() -> None:
+    assert max(map(len, made(attesting("aggregator", "collaborators")).lines)) < 100
 
 
 @pytest.mark.parametrize("text", [PLAN, attesting("aggregator")], ids=["nobody", "aggregator"])
