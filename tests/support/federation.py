@@ -178,7 +178,7 @@ class Federation:
         rules = options.pop("rules", {})
         unattested = options.pop("unattested", {})
         sealed = options.pop("sealed", ())
-        plan = PLAN.format(**{**settings, "patience_s": 20, "stall_s": 30, **options})
+        plan = PLAN.format(**{**settings, "patience_s": 60, "stall_s": 30, **options})
         (folder / "plan/plan.yaml").write_text(plan)
         if self.proving:
             self.signer = trust.demand(folder / "plan/plan.yaml", self.proving, sealed)
