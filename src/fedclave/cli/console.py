@@ -127,6 +127,17 @@ def key_passphrase(file: Path | None) -> bytes | None:
     return _given(file, KEY_PASSPHRASE)
 
 
+def asked_passphrase(file: Path | None, what: str) -> bytes | None:
+    """The passphrase of a key that turned out to be encrypted; asked where somebody can be.
+
+    ``what`` says whose it is, for the question. None: nobody gave one.
+    """
+    given = key_passphrase(file)
+    if given is None and sys.stdin.isatty():
+        return getpass.getpass(f"Passphrase of {what}: ").encode()
+    return given
+
+
 def supplied(file: Path | None) -> bytes | None:
     """The CA's passphrase if a file or the environment has it; nobody is asked."""
     return _given(file, PASSPHRASE)

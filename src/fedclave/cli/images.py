@@ -116,10 +116,10 @@ def dockerize(
         engines.load(engine, target)
     if not kept:
         target.unlink()
-    facts = _facts(made, target if kept else None, engine)
+    value = facts(made, target if kept else None, engine)
     lines = [f"{made.name} is made." if engine is None else f"{engine.name} has {made.name}.", ""]
     console.answer(
-        facts, [*lines, *console.rows(_shown(facts)), *_run_lines(made, engine)], as_json
+        value, [*lines, *console.rows(_shown(value)), *_run_lines(made, engine)], as_json
     )
 
 
@@ -147,14 +147,15 @@ def build(
     """The image's archive, made at ``target``."""
     from fedclave.workspace.images import image
 
-    wheels = _wheels(workspace)
+    found = wheels(workspace)
     console.note(f"Reading the base image {base} ...")
     with image.opened_base(base, engine, workspace.image) as opened:
         console.note("Compiling modules and writing layers ...")
-        return image.build(workspace, contract, opened, wheels, target, epoch())
+        parts = image.contents(workspace, contract, opened, found)
+        return image.write(contract, opened, found, parts, target, epoch())
 
 
-def _wheels(workspace: "Workspace") -> "tuple[Wheel, ...]":
+def wheels(workspace: "Workspace") -> "tuple[Wheel, ...]":
     """The wheels of the workspace's lock, on this machine."""
     from fedclave.workspace import output
     from fedclave.workspace.images import lock as locks
@@ -178,7 +179,8 @@ def epoch() -> int:
     return int(text)
 
 
-def _facts(made: "Made", archive: Path | None, engine: "Engine | None") -> dict[str, Any]:
+def facts(made: "Made", archive: Path | None, engine: "Engine | None") -> dict[str, Any]:
+    """What is said of an image with ``--json``."""
     return {
         "image": made.name,
         "digest": f"sha256:{made.written.digest}",
@@ -229,8 +231,7 @@ def _write_context(workspace: "Workspace", contract: "Contract", base: str, as_j
     from fedclave.workspace.images import context, image
 
     folder = workspace.image / "context"
-    wheels = _wheels(workspace)
-    files = context.write(workspace, contract, base, wheels, folder, epoch())
+    files = context.write(workspace, contract, base, wheels(workspace), folder, epoch())
     name = image.named(contract)
     command = f"docker build -f {folder}/Containerfile -t {name} {folder}"
     console.answer(

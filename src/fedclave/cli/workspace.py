@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from fedclave.cli import ca, console, images
+from fedclave.cli import ca, console, graminize, images
 from fedclave.cli.options import Json, PassphraseFile, WorkspaceDir, command, new_folder, noun
 
 app = noun("workspace", "Make a workspace, its CA, and copies and images for the other parties.")
 images.add_to(app)
+graminize.add_to(app)
 
 
 @command(app, "create", "fx workspace create --template numpy-digits digits")

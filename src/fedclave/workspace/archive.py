@@ -4,7 +4,8 @@
 In: ``plan/plan.yaml``, ``plan/attestation.yaml``, ``plan/model-owner.pub``, ``src/``,
 ``requirements.txt``, ``requirements.lock``, ``README.md``, ``save/initial.safetensors`` (or
 ``save/initial.json``, where the plan has it sealed); and what vouches for them, where it is there:
-``plan/author.pub``, ``plan/contract.dsse.json``, ``plan/attestation.dsse.json``. Never anything
+``plan/author.pub``, ``plan/contract.dsse.json``, ``plan/attestation.dsse.json``, and of its
+enclaves ``plan/enclave.json``, ``plan/libpal.so``, ``plan/ROLE.sig``. Never anything
 else. Equal workspaces give equal bytes: sorted names, fixed times and modes, no compression
 (Deflate's output differs between zlib versions).
 
@@ -42,7 +43,15 @@ MAX_RATIO = 200  # Deflate cannot do more than 1032; text rarely does more than 
 MAX_DIRECTORY = 4 * 2**20  # bytes of the zip's central directory
 MAX_DEPTH = 32  # folders
 
-_VOUCHING = ("plan/author.pub", "plan/contract.dsse.json", "plan/attestation.dsse.json")
+_VOUCHING = (
+    "plan/author.pub",
+    "plan/contract.dsse.json",
+    "plan/attestation.dsse.json",
+    "plan/enclave.json",
+    "plan/libpal.so",
+    "plan/aggregator.sig",
+    "plan/collaborator.sig",
+)
 _PLAIN = (
     "plan/plan.yaml",
     "plan/attestation.yaml",

@@ -74,6 +74,20 @@ class Workspace:
         """The author's public key as it came with the workspace: not trusted by that."""
         return self.own / "plan" / "author.pub"
 
+    @property
+    def recipe(self) -> Path:
+        """What the workspace's enclaves were made of (``workspace.gramine.recipe``)."""
+        return self.own / "plan" / "enclave.json"
+
+    @property
+    def libpal(self) -> Path:
+        """The part of Gramine that an enclave measures page by page."""
+        return self.own / "plan" / "libpal.so"
+
+    def signature(self, role: str) -> Path:
+        """The signature over a role's enclave (SIGSTRUCT)."""
+        return self.own / "plan" / f"{role}.sig"
+
     def acceptance(self, name: str) -> Path:
         """A data owner's word that a local party may take part."""
         return self.cert / f"{name}.acceptance.dsse.json"

@@ -63,6 +63,7 @@ class Content:
     fedclave: Tree
     workspace: Tree
     pruned: Pruned  # of the wheels
+    wheels: Mapping[str, str]  # which wheel a file is from, by its path; compiled modules as well
 
 
 def interpreter(base: Tree, environment: Iterable[str]) -> Interpreter:
@@ -105,6 +106,7 @@ def make(base: Tree, python: Interpreter, wheels_: Iterable[Wheel], workspace: T
     """Everything that an image has beyond its base; ``workspace`` is ``workspace_files``."""
     libraries: dict[str, File] = {}
     mine: dict[str, File] = {}
+    owners: dict[str, str] = {}
     for wheel in wheels_:
         target = mine if wheel.name == own.NAME else libraries
         for inner, file in wheels.files(wheel).items():
@@ -116,6 +118,8 @@ def make(base: Tree, python: Interpreter, wheels_: Iterable[Wheel], workspace: T
                     " one of the two out of requirements.txt, and lock again"
                 )
             target[path] = file
+            owners[path] = wheel.name
+            owners[bytecode.place(_CACHE, path, python.tag)] = wheel.name
     pruned = prune.packages(libraries)
     stdlib = standard_library(base, python)
     return Content(
@@ -128,6 +132,7 @@ def make(base: Tree, python: Interpreter, wheels_: Iterable[Wheel], workspace: T
         fedclave={**mine, **_compiled(mine, python)},
         workspace=workspace,
         pruned=pruned,
+        wheels=owners,
     )
 
 

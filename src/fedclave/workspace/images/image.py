@@ -13,10 +13,11 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import fedclave
 from fedclave.errors import UserError
@@ -85,19 +86,31 @@ def opened_base(name: str, engine: Engine | None, scratch: Path) -> Iterator[Bas
         yield Base(name=called, image=image, files=files, python=python)
 
 
-def build(
-    workspace: Workspace,
+def contents(
+    workspace: Workspace, contract: Contract, base: Base, wheels: tuple[Wheel, ...]
+) -> Content:
+    """The files of an image besides its base's. ``UserError``: secrets or data are among them."""
+    names = [file.path for file in contract.files]
+    leaks.check(workspace.root, names)
+    return content.make(base.files, base.python, wheels, content.workspace_files(workspace, names))
+
+
+def write(
     contract: Contract,
     base: Base,
     wheels: tuple[Wheel, ...],
+    parts: Content,
     target: Path,
     epoch: int,
+    *,
+    suffix: str = "",
+    more: Mapping[str, Node] = MappingProxyType({}),
 ) -> Made:
-    """Write the archive of an image to ``target``."""
-    names = [file.path for file in contract.files]
-    leaks.check(workspace.root, names)
-    parts = content.make(base.files, base.python, wheels, content.workspace_files(workspace, names))
-    name = named(contract)
+    """Write the archive of an image to ``target``.
+
+    ``more`` are files of a layer of their own; ``suffix`` follows the federation in its name.
+    """
+    name = named(contract, suffix)
     about = sbom.About(
         name=contract.federation,
         version=contract.measured_id[:12],
@@ -106,14 +119,16 @@ def build(
         created=oci_write.time_of(epoch),
     )
     listed = tree.of_bytes(sbom.document(about, wheels, base.files))
-    layers = _layers(parts, {content.SBOM: listed}, target.parent, epoch)
+    trees = [parts.libraries, parts.fedclave, {**parts.workspace, content.SBOM: listed}]
+    trees += [more] if more else []
+    layers = _layers(trees, target.parent, epoch)
     own = content.config(base.image.config.get("config") or {}, _labels(contract, base))
     config = oci_write.configured(base.image, layers, own, epoch)
     try:
         written = oci_write.write(target, config, (*base.image.layers, *layers), name, epoch)
     finally:
         shutil.rmtree(layers[0].path.parent, ignore_errors=True)
-    mine = {**parts.libraries, **parts.fedclave, **parts.workspace}
+    mine = {**parts.libraries, **parts.fedclave, **parts.workspace, **more}
     counted = [node for node in mine.values() if isinstance(node, tree.File)]
     return Made(
         name=name,
@@ -126,9 +141,9 @@ def build(
     )
 
 
-def named(contract: Contract) -> str:
+def named(contract: Contract, suffix: str = "") -> str:
     """The image's name: of the federation, and of what its contract measures."""
-    return f"{tag(contract.federation)}:{contract.measured_id[:12]}"
+    return f"{tag(contract.federation)}{suffix}:{contract.measured_id[:12]}"
 
 
 def tag(federation: str) -> str:
@@ -140,13 +155,12 @@ def tag(federation: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", federation.lower())) or "federation"
 
 
-def _layers(parts: Content, notes: Mapping[str, Node], folder: Path, epoch: int) -> list[Layer]:
+def _layers(trees: Sequence[Mapping[str, Node]], folder: Path, epoch: int) -> list[Layer]:
     scratch = Path(tempfile.mkdtemp(dir=folder))
-    packed = []
-    trees = (parts.libraries, parts.fedclave, {**parts.workspace, **notes})
-    for number, one in enumerate(trees):
-        packed.append(oci_write.pack(tree.with_folders(one), scratch / f"{number}.tar", epoch))
-    return packed
+    return [
+        oci_write.pack(tree.with_folders(one), scratch / f"{number}.tar", epoch)
+        for number, one in enumerate(trees)
+    ]
 
 
 def _labels(contract: Contract, base: Base) -> dict[str, str]:

@@ -25,6 +25,8 @@ _STDLIB = re.compile(
     r"(test|idlelib|tkinter|turtledemo|lib2to3|ensurepip|venv|pydoc_data|site-packages"
     r"|dist-packages|config-[^/]*|__pycache__)/.*|.*/(tests?|__pycache__)/.*"
     r"|(turtle|pydoc|antigravity|this)\.py|.*\.(a|h)|EXTERNALLY-MANAGED|sitecustomize\.py"
+    r"|lib-dynload/(_tkinter|_curses(_panel)?|readline|_gdbm|_dbm|nis|ossaudiodev|_test\w*|xx\w*"
+    r"|_xx\w*|_ctypes_test)\..*"
 )
 
 
