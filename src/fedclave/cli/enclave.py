@@ -51,21 +51,24 @@ def measure(
     console.answer(value, lines, as_json)
 
 
-def _compare(path: Path, found: bytes) -> None:
+def said(path: Path) -> bytes:
+    """MRENCLAVE of a .sig or a quote in a file; what a quote says is not verified here."""
     from fedclave.trust import files, quotes, sigstruct
     from fedclave.trust.quotes import SgxReport
 
     raw = files.read(path, "Name a .sig or a quote")
     if raw.startswith(sigstruct.HEADER):
-        said = sigstruct.parse(raw).body.mrenclave
-    else:
-        body = quotes.parse(raw).body
-        if not isinstance(body, SgxReport):
-            raise UserError(f"{path} is a quote of a TDX guest, which has no MRENCLAVE")
-        said = body.mr_enclave
-    if said != found:
+        return sigstruct.parse(raw).body.mrenclave
+    body = quotes.parse(raw).body
+    if not isinstance(body, SgxReport):
+        raise UserError(f"{path} is a quote of a TDX guest, which has no MRENCLAVE")
+    return body.mr_enclave
+
+
+def _compare(path: Path, found: bytes) -> None:
+    if (other := said(path)) != found:
         raise Refused(
             Code.ATT_MRENCLAVE,
-            f"{path} says {said.hex()}, and these files make {found.hex()}. Something of them is"
+            f"{path} says {other.hex()}, and these files make {found.hex()}. Something of them is"
             " another: the manifest (each trusted file's hash stands in it), libpal.so or release",
         )

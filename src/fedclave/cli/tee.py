@@ -9,6 +9,7 @@ import typer
 
 from fedclave.cli import console
 from fedclave.cli.options import Json, WorkspaceDir, command
+from fedclave.errors import UserError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,49 +18,86 @@ def add_to(app: typer.Typer) -> None:
         app,
         "measure",
         "fx attest measure",
+        "fx attest measure --base-image base.tar --gramine gramine_1.9_amd64.deb --image e.tar",
+        "fx attest measure --compare quote.bin",
         "fx attest measure --manifest aggregator.manifest.sgx --libpal libpal.so --compare a.sig",
     )(measure)
     command(app, "simulate", "fx attest simulate")(simulate)
 
 
 def measure(
-    manifest: Annotated[
+    simulated: Annotated[
+        bool,
+        typer.Option("--simulated", help="Measure as the simulated TEE does, enclaves or not."),
+    ] = False,
+    base_image: Annotated[
+        str,
+        typer.Option(
+            "--base-image", metavar="REF", help="Make the base's files again too, from this."
+        ),
+    ] = "",
+    gramine: Annotated[
         Path | None,
         typer.Option(
-            "--manifest", metavar="FILE", help="Measure the enclave of this Gramine manifest."
+            "--gramine", metavar="PATH", help="Gramine's package, or its folder, likewise."
         ),
     ] = None,
-    libpal: Annotated[
+    image: Annotated[
         Path | None,
-        typer.Option("--libpal", metavar="FILE", help="With --manifest: Gramine's sgx/libpal.so."),
+        typer.Option("--image", metavar="FILE", help="A saved image that must hold just this."),
     ] = None,
-    gramine: Annotated[
-        str, typer.Option("--gramine", metavar="VERSION", help="With --manifest: its release.")
-    ] = "1.9",
     compare: Annotated[
         list[Path] | None,
         typer.Option(
             "--compare", metavar="FILE", help="A .sig, or a quote, that must say the same. Repeat."
         ),
     ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest", metavar="FILE", help="Measure the enclave of any Gramine manifest."
+        ),
+    ] = None,
+    libpal: Annotated[
+        Path | None,
+        typer.Option("--libpal", metavar="FILE", help="With --manifest: Gramine's sgx/libpal.so."),
+    ] = None,
+    release: Annotated[
+        str, typer.Option("--release", metavar="VERSION", help="With --manifest: of Gramine.")
+    ] = "1.9",
     workspace: WorkspaceDir = Path(),
     as_json: Json = False,
 ) -> None:
-    """Measure this fedclave and this workspace, as the simulated TEE would; or a real enclave.
+    """Compute what the roles' enclaves measure, from this workspace; or what a simulated TEE would.
 
-    What it prints belongs into the policy (plan/attestation.yaml), under the roles that run it. The
-    simulated TEE measures every file of the installed fedclave, of src, and of the contract but for
-    the policy. With --manifest, MRENCLAVE is computed as SGX does, without SGX or Gramine's tools:
-    it covers the whole text of the final manifest, which names every trusted file by its hash.
+    Where the workspace came with a recipe of enclaves (plan/enclave.json, by 'fx workspace
+    graminize'), every file that follows from the contract and the lock is made again and compared,
+    then MRENCLAVE is computed as SGX does: without SGX, Docker or Gramine's tools. What is only
+    believed is told; --base-image and --gramine make that again as well. Without a recipe, or with
+    --simulated, it measures this fedclave and this workspace as the simulated TEE does. Exit code 3
+    if anything differs; the first file that does is named.
     """
     if manifest is not None:
         from fedclave.cli import enclave
 
-        enclave.measure(manifest, libpal, gramine, compare or [], as_json)
+        enclave.measure(manifest, libpal, release, compare or [], as_json)
         return
+    from fedclave.workspace import layout
+
+    if not simulated and layout.open_(workspace).recipe.is_file():
+        from fedclave.cli import recipe
+
+        inputs = recipe.Given(base_image=base_image, gramine=gramine, image=image)
+        recipe.measure(workspace, inputs, compare or [], as_json)
+        return
+    if base_image or gramine or image or compare:
+        raise UserError(
+            f"{workspace.absolute()} has no plan/enclave.json, so there is no enclave to make"
+            " again. Get the workspace from who made its enclaves (fx workspace graminize)"
+        )
     from fedclave.plan import load
     from fedclave.trust import measure as measuring
-    from fedclave.workspace import agreement, layout
+    from fedclave.workspace import agreement
 
     opened = layout.open_(workspace)
     contract = agreement.close(opened, load(opened.plan)).measured_id
