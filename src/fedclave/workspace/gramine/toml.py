@@ -51,7 +51,7 @@ def _table(table: Mapping[str, Value], name: str, *, in_list: bool) -> Iterator[
 
 def _tables(value: Value) -> list[Mapping[str, Value]]:
     """The tables of a list that holds nothing else."""
-    if isinstance(value, str | bool | int | Mapping):
+    if not isinstance(value, list | tuple):
         return []
     found = [one for one in value if isinstance(one, Mapping)]
     return found if len(found) == len(value) else []
