@@ -19,6 +19,7 @@ from fedclave.workspace.images.deployment import ROLES, Deployment, Kind, Role
 
 IMAGE = "digits:8ef88ea1c0ad"
 DIGEST = "sha256:" + "ab" * 32
+DOCS = Path(__file__).parents[3] / "docs/howto"
 LOADERS = {Kind.SGX: "/opt/gramine/sgx", Kind.DIRECT: "/opt/gramine/direct"}
 SHELL = """docker() { printf '%s\\0' "$@"; }
 podman() { printf '%s\\0' "$@"; }
@@ -346,3 +347,36 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "deploy").write_text("")
     with pytest.raises(UserError, match="deploy"):
         deploy.write(tmp_path / "deploy", of(Kind.CONTAINER))
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [
+        (
+            "containers.md",
+            deploy_run.line(
+                of(Kind.CONTAINER), "collaborator", name="alice", host="aggregator.example.org"
+            ),
+        ),
+        ("enclave-host.md", deploy_run.line(of(Kind.SGX), "aggregator")),
+    ],
+    ids=["containers", "enclave-host"],
+)
+def test_the_line_that_a_page_shows_is_the_one_that_is_printed(page: str, line: str) -> None:
+    def words(text: str) -> str:
+        return " ".join(text.replace("\\\n", " ").split())
+
+    assert words(line) in words((DOCS / page).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_variables_and_marks_that_a_page_names_exist(role: Role) -> None:
+    made = {name for kind in Kind for name in deploy.files(of(kind))}
+    texts = "".join(text for kind in Kind for text in deploy.files(of(kind)).values())
+    for page in ("containers.md", "enclave-host.md"):
+        shown = (DOCS / page).read_text(encoding="utf-8")
+        for name in re.findall(r"FEDCLAVE_\w+", shown) + re.findall(r"`(<[A-Z_]+>)`", shown):
+            assert name in texts
+        for name in re.findall(r"(?:aggregator|collaborator|ROLE)[\w-]*\.\w+\.yaml", shown):
+            assert name.replace("ROLE", role) in made
+    assert deployment.SECCOMP_URL in (DOCS / "enclave-host.md").read_text(encoding="utf-8")
