@@ -218,7 +218,9 @@ def test_a_pod_has_no_more_than_it_needs(kind: Kind, role: Role) -> None:
     for one in (spec, filling):
         assert not {"hostNetwork", "hostPID", "hostIPC", "serviceAccountName"} & set(one)
         assert one["automountServiceAccountToken"] is False
-        assert one["securityContext"]["runAsNonRoot"] is True
+        context = one["securityContext"]
+        assert context["runAsNonRoot"] is True and context["runAsUser"] == 65532
+        assert context["fsGroupChangePolicy"] == "OnRootMismatch"  # "Always" opens keys to a group
         (container,) = one["containers"]
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
@@ -255,6 +257,16 @@ def test_a_pod_runs_what_the_line_runs(kind: Kind, role: Role, tmp_path: Path) -
     if kind is Kind.DIRECT:
         profile = {"type": "Localhost", "localhostProfile": "gramine-seccomp.json"}
     assert spec["securityContext"]["seccompProfile"] == profile
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_another_start_cannot_mend_is_not_started_again(role: Role) -> None:
+    job = objects(Kind.SGX, role)["Job"]["spec"]
+    first, second = job["podFailurePolicy"]["rules"]
+    assert first["action"] == "FailJob" and second["action"] == "Ignore"
+    mine = {"containerName": role, "operator": "In", "values": [2, 3]}  # docs: exit codes
+    assert first["onExitCodes"] == mine
+    assert job["template"]["spec"]["restartPolicy"] == "Never"  # as such rules demand
 
 
 @pytest.mark.parametrize("kind", Kind)

@@ -8,11 +8,12 @@ as ``<NAME>``, which neither Kubernetes nor fedclave takes for a value.
 
 from typing import Any
 
+from fedclave.errors import PeerError, UserError
 from fedclave.workspace.images import deployment
 from fedclave.workspace.images.content import STATE, USER
 from fedclave.workspace.images.deployment import AESM, DEVICE, PORT, Deployment, Kind, Role
 
-_FINAL = [2, 3]  # exit codes (errors.py): your own mistake, refused
+_FINAL = [UserError.exit_code, PeerError.exit_code]  # another start ends likewise
 _STEM = 30  # characters; a name has 63 at most, with what Kubernetes adds
 IMAGE, NODE, SGX_GROUP, AESM_GROUP, NAME, HOST = (
     "<REGISTRY>", "<NODE>", "<SGX_GROUP>", "<AESM_GROUP>", "<NAME>", "<HOST>",
