@@ -90,3 +90,19 @@ def test_what_nobody_signed_is_started_by_gramine_direct_alone(
     for line in value["run"].values():
         assert "/opt/gramine/direct/loader" in line and "/dev/sgx" not in line
     assert Path(value["deploy"]).name == "gramine-direct"
+
+
+def test_who_imported_the_archive_measures_the_same_from_base_and_package(
+    workspace: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = graminized(workspace, tmp_path, capsys, "-s", key(tmp_path), "--save")
+    archive, home = tmp_path / "w.zip", Workspace(tmp_path / "alice's own")
+    assert main.run(["workspace", "export", "--out", str(archive), "-C", str(workspace.root)]) == 0
+    assert main.run(["workspace", "import", str(archive), "--into", str(home.root)]) == 0
+    (home.cert / "chain.pem").write_bytes((workspace.cert / "chain.pem").read_bytes())
+    given = ["--base-image", str(tmp_path / "base"), "--gramine", str(tmp_path / "gramine")]
+    capsys.readouterr()
+    command = ["attest", "measure", *given, "--image", made["archive"], "-C", str(home.root)]
+    code = main.run([*command, "--json"])
+    value = json.loads(capsys.readouterr().out)
+    assert (code, value["mr_enclave"], value["believed"]) == (0, made["mr_enclave"], {})
