@@ -15,9 +15,11 @@ from fedclave.cli.options import Json, KeyPassphraseFile, WorkspaceDir, command,
 from fedclave.errors import UserError
 
 if TYPE_CHECKING:
+    from fedclave.trust.contract import Contract
     from fedclave.trust.enclave_key import Signer
     from fedclave.workspace.gramine.enclave import Enclaves
     from fedclave.workspace.gramine.manifest import Settings
+    from fedclave.workspace.images.deployment import Deployment
     from fedclave.workspace.images.engines import Engine
     from fedclave.workspace.images.image import Base, Made
     from fedclave.workspace.images.wheels import Wheel
@@ -99,7 +101,7 @@ def graminize(
     from fedclave.workspace.images import engines, image
 
     opened = layout.open_(workspace)
-    contract = images.require_contract(opened)
+    contract = _contract(opened)
     root = _root(opened)
     signer = _signer(sign, public_key, passphrase_file)
     engine = engines.find()
@@ -127,7 +129,20 @@ def graminize(
     facts = _facts(made, enclaves, target if kept else None, engine)
     if signer is not None:
         facts["policy_entry"] = _write_entry(opened, enclaves)
-    console.answer(facts, _lines(facts, enclaves), as_json)
+    how, starts = images.deployed(_deployment(facts), opened, engine)
+    console.answer({**facts, **how}, [*_lines(facts, enclaves), *starts], as_json)
+
+
+def _deployment(facts: Mapping[str, Any]) -> "Deployment":
+    """How it runs: in SGX, if somebody signed it."""
+    from fedclave.workspace.images.deployment import Deployment, Kind
+
+    return Deployment(
+        image=facts["image"],
+        kind=Kind.SGX if facts["mr_signer"] else Kind.DIRECT,
+        digest=facts["digest"],
+        enclave_size=facts["enclave_size"],
+    )
 
 
 def _build(
@@ -145,7 +160,7 @@ def _build(
     from fedclave.workspace.gramine.recipe import BaseImage
     from fedclave.workspace.images import image
 
-    contract, epoch = images.require_contract(workspace), images.epoch()
+    contract, epoch = _contract(workspace), images.epoch()
     with runtime.opened(gramine, workspace.image) as release:
         console.note("Compiling modules ...")
         parts = image.contents(workspace, contract, base, wheels)
@@ -163,6 +178,21 @@ def _build(
             contract, base, wheels, parts, target, epoch, suffix="-enclave", more=enclaves.nodes
         )
     return made, enclaves
+
+
+def _contract(workspace: "Workspace") -> "Contract":
+    """The contract that is signed; before it can be, the one that will be.
+
+    A plan that asks for attestation is signed with a policy, and the policy names these enclaves.
+    What they measure leaves the policy out (``Contract.measured_id``), and so stays the same.
+    """
+    from fedclave import plan as plans
+    from fedclave.workspace import agreement
+
+    plan = plans.load(workspace.plan)
+    if plan.attestation is not None and agreement.find(workspace) is None:
+        return agreement.close(workspace, plan)
+    return images.require_contract(workspace)
 
 
 def _root(workspace: "Workspace") -> bytes:

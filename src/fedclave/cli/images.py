@@ -2,6 +2,7 @@
 """``fx workspace lock|dockerize``: from a workspace to a container image."""
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from fedclave.errors import UserError
 
 if TYPE_CHECKING:
     from fedclave.trust.contract import Contract
+    from fedclave.workspace.images.deployment import Deployment
     from fedclave.workspace.images.engines import Engine
     from fedclave.workspace.images.image import Made
     from fedclave.workspace.images.wheels import Wheel
@@ -100,7 +102,7 @@ def dockerize(
     none of them builds it. Its one date is SOURCE_DATE_EPOCH, or 1980.
     """
     from fedclave.workspace import layout
-    from fedclave.workspace.images import engines, image
+    from fedclave.workspace.images import deployment, engines, image
 
     opened = layout.open_(workspace)
     contract = require_contract(opened)
@@ -116,11 +118,13 @@ def dockerize(
         engines.load(engine, target)
     if not kept:
         target.unlink()
-    value = facts(made, target if kept else None, engine)
-    lines = [f"{made.name} is made." if engine is None else f"{engine.name} has {made.name}.", ""]
-    console.answer(
-        value, [*lines, *console.rows(_shown(value)), *_run_lines(made, engine)], as_json
+    run = deployment.Deployment(
+        image=made.name, kind=deployment.Kind.CONTAINER, digest=f"sha256:{made.written.digest}"
     )
+    how, starts = deployed(run, opened, engine)
+    value = {**facts(made, target if kept else None, engine), **how}
+    lines = [f"{made.name} is made." if engine is None else f"{engine.name} has {made.name}.", ""]
+    console.answer(value, [*lines, *console.rows(_shown(value)), *starts], as_json)
 
 
 def require_contract(workspace: "Workspace") -> "Contract":
@@ -215,31 +219,40 @@ def _mb(size: int) -> str:
     return f"{size / 1e6:.1f} MB"
 
 
-def _run_lines(made: "Made", engine: "Engine | None") -> list[str]:
-    """How each role runs in a container: the party's own folder is mounted, nothing else."""
-    tool = "docker" if engine is None or engine.name == "buildah" else engine.name
-    start = f"{tool} run --rm --init --user $(id -u):$(id -g) -v $PWD:/state"
-    return [
-        "",
-        "Run it in the folder of a party (a workspace that was imported, and certified):",
-        f"  {start} -p 8443:8443 {made.name} aggregator start --listen 0.0.0.0:8443",
-        f"  {start} {made.name} collaborator start -n NAME --address HOST:8443",
-    ]
+def deployed(
+    made: "Deployment", workspace: "Workspace", engine: "Engine | None"
+) -> tuple[dict[str, Any], list[str]]:
+    """How a finished image is started, for ``--json`` and for people; writes ``image/deploy``."""
+    from fedclave.workspace.images import deploy, deploy_run, deployment
+
+    folder = workspace.image / "deploy"
+    deploy.write(folder, made)
+    tool: deploy_run.Tool = "podman" if engine and engine.name == "podman" else "docker"
+    said = [*deploy.lines(made, tool), "", f"With compose or Kubernetes: {folder / made.kind}"]
+    told = {
+        "deploy": (folder / made.kind).absolute(),
+        "run": {role: deploy_run.line(made, role, tool) for role in deployment.ROLES},
+    }
+    return told, said
 
 
 def _write_context(workspace: "Workspace", contract: "Contract", base: str, as_json: bool) -> None:
-    from fedclave.workspace.images import context, image
+    from fedclave.workspace.images import context, deployment, image
 
     folder = workspace.image / "context"
     files = context.write(workspace, contract, base, wheels(workspace), folder, epoch())
     name = image.named(contract)
-    command = f"docker build -f {folder}/Containerfile -t {name} {folder}"
+    at = shlex.quote(str(folder))
+    command = f"docker build -f {at}/Containerfile -t {name} {at}"
+    run = deployment.Deployment(image=name, kind=deployment.Kind.CONTAINER)
+    how, starts = deployed(run, workspace, None)
     console.answer(
-        {"image": None, "context": folder.absolute(), "files": files, "command": command},
+        {"image": None, "context": folder.absolute(), "files": files, "command": command, **how},
         [
             f"Neither docker, podman nor buildah is here: {folder} has all that one needs to build"
             " the image elsewhere.",
             *console.steps(command),
+            *starts,
         ],
         as_json,
     )

@@ -85,7 +85,7 @@ def _inputs(workspace: "Workspace", recipe: "Recipe", given: Given, stack: ExitS
 
     from fedclave import plan as plans
     from fedclave.cli import images
-    from fedclave.workspace import agreement
+    from fedclave.workspace import agreement, output
     from fedclave.workspace.gramine import runtime
     from fedclave.workspace.gramine.verify import Inputs
     from fedclave.workspace.images import content
@@ -96,6 +96,8 @@ def _inputs(workspace: "Workspace", recipe: "Recipe", given: Given, stack: ExitS
             f"the enclaves have Python {recipe.python.version}, and fx runs on {here}; modules are"
             f" compiled again by the same. Run fx on {recipe.python.version}"
         )
+    with output.blamed_on(workspace.image):
+        workspace.image.mkdir(parents=True, exist_ok=True)  # what is unpacked lies there
     base = _base(workspace, recipe, given.base_image, stack) if given.base_image else None
     release = None
     if given.gramine is not None:
@@ -191,12 +193,9 @@ def _compare(path: Path, found: Mapping[str, str]) -> None:
 def _image(recipe: "Recipe", path: Path, workspace: "Workspace") -> None:
     import tempfile
 
-    from fedclave.workspace import output
     from fedclave.workspace.gramine import verify
     from fedclave.workspace.images import oci
 
-    with output.blamed_on(workspace.image):
-        workspace.image.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workspace.image) as scratch:
         image = oci.read(path, Path(scratch))
         verify.check_image(recipe, oci.files(image), str(path))

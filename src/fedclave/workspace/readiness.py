@@ -65,6 +65,12 @@ def _sgx(host: Host) -> Iterator[Missing]:
         yield from _gramine(host, "gramine-sgx")
 
 
+def _sgx_image(host: Host) -> Iterator[Missing]:
+    yield from sgx.enclave(host)
+    if sgx.suits(host):
+        yield from _container(host)
+
+
 def _quote(host: Host) -> Iterator[Missing]:
     yield from sgx.enclave(host)
     if sgx.suits(host):
@@ -86,7 +92,7 @@ def _gramine(host: Host, name: str) -> Iterator[Missing]:
         yield Missing(
             what=f"Gramine ({name})",
             fix="sudo apt install gramine (from https://packages.gramineproject.io; how:"
-            " https://gramine.readthedocs.io/en/stable/installation.html)",
+            " https://gramine.readthedocs.io/en/stable/installation.html); an image brings its own",
         )
 
 
@@ -116,6 +122,7 @@ def _process(host: Host) -> Iterator[Missing]:
 
 _WAYS: dict[str, tuple[str, Callable[[Host], Iterator[Missing]]]] = {
     "sgx": ("in an SGX enclave, by gramine-sgx", _sgx),
+    "sgx-image": ("in an SGX enclave, in a container whose image has Gramine", _sgx_image),
     "quote": ("prove to the others what the enclave runs", _quote),
     "gramine-direct": ("by Gramine without an enclave, to try", _direct),
     "container": ("in a container, without an enclave", _container),

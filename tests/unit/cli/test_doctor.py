@@ -14,7 +14,7 @@ from tests.support.fake_hosts import FakeHost, sgx_host, vm
 from fedclave.cli import doctor, main
 from fedclave.workspace import readiness
 
-WAYS = ["sgx", "quote", "gramine-direct", "container", "process"]
+WAYS = ["sgx", "sgx-image", "quote", "gramine-direct", "container", "process"]
 
 
 @pytest.fixture
@@ -67,4 +67,4 @@ def test_a_full_host_has_nothing_to_mend(root: Path) -> None:
 def test_what_several_ways_lack_is_said_once(root: Path) -> None:
     text = shown(vm(root))
     assert text.count("only Intel makes it") == 1
-    assert "  sgx, quote: SGX: only Intel makes it" in text
+    assert "  sgx, sgx-image, quote: SGX: only Intel makes it" in text

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -254,6 +255,24 @@ def test_what_cannot_be_an_image_is_refused_and_nothing_is_left(
     assert set(workspace.image.iterdir()) == before
 
 
+def test_how_it_is_started_is_said_and_written(
+    capsys: pytest.CaptureFixture[str], workspace: Workspace, base: Path
+) -> None:
+    value = made(capsys, workspace, base)
+    assert (
+        value["image"] in value["run"]["aggregator"] and "-n NAME" in value["run"]["collaborator"]
+    )
+    folder = Path(value["deploy"])
+    assert folder == workspace.image.absolute() / "deploy/container"
+    assert len(list(folder.iterdir())) == 6
+    for path in folder.iterdir():
+        assert value["image"] in path.read_text() and value["digest"] in path.read_text()
+    command = ("workspace", "dockerize", "--base-image", str(base), "-C", str(workspace.root))
+    assert main.run([*command]) == 0
+    shown = capsys.readouterr().out
+    assert all(line.strip() in shown for line in value["run"]["aggregator"].splitlines())
+
+
 def test_a_folder_that_is_no_workspace_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -271,7 +290,11 @@ def test_without_a_tool_and_a_base_there_is_a_context_to_build_elsewhere(
     assert sorted(path.name for path in folder.iterdir()) == names
     text = (folder / "Containerfile").read_text()
     assert f"FROM docker.io/library/python:{images.VERSION}-slim-bookworm\n" in text
-    assert f"USER {content.USER}" in text and "docker build" in value["command"]
+    assert f"USER {content.USER}" in text
+    assert shlex.split(value["command"])[:3] == ["docker", "build", "-f"]
+    assert shlex.split(value["command"])[-1] == str(workspace.image / "context")
+    name = shlex.split(value["command"])[5]
+    assert name in value["run"]["aggregator"] and Path(value["deploy"]).is_dir()
 
 
 ENGINE = """#!/bin/sh

@@ -84,16 +84,18 @@ def test_a_host_with_everything_is_ready_for_all(full: FakeHost) -> None:
     assert found.room.open_files == 1024
 
 
+SGX_AND_QUOTES = {"sgx", "sgx-image", "quote"}
+CONTAINERS = {"container", "sgx-image"}
 BREAKAGES: dict[str, tuple[Callable[[FakeHost], object], set[str], str]] = {
-    "no driver": (lambda h: h.remove(ENCLAVE), {"sgx", "quote"}, "dmesg"),
+    "no driver": (lambda h: h.remove(ENCLAVE), SGX_AND_QUOTES, "dmesg"),
     "no provision device": (lambda h: h.remove("dev/sgx_provision"), {"quote"}, "sgx_provision"),
     "no launch control": (
         lambda h: h.cpu("GenuineIntel", XEON, SGX_FLAGS.replace("sgx_lc", "")),
-        {"sgx", "quote"},
+        SGX_AND_QUOTES,
         "BIOS",
     ),
     "off in the BIOS": (
-        lambda h: h.cpu("GenuineIntel", XEON, "fpu lm"), {"sgx", "quote"}, "SGX is off",
+        lambda h: h.cpu("GenuineIntel", XEON, "fpu lm"), SGX_AND_QUOTES, "SGX is off",
     ),
     "no gramine-sgx": (lambda h: h.remove("usr/bin/gramine-sgx"), {"sgx"}, "apt install gramine"),
     "no gramine-direct": (
@@ -116,17 +118,17 @@ BREAKAGES: dict[str, tuple[Callable[[FakeHost], object], set[str], str]] = {
     ),
     "no qcnl.conf": (lambda h: h.remove(CONF), {"quote"}, "libsgx-dcap-default-qpl"),
     "qcnl.conf is rubbish": (lambda h: h.file(CONF, b"\x00\xff{"), {"quote"}, "pccs_url"),
-    "no engine": (lambda h: h.remove("usr/bin/docker"), {"container"}, "apt install podman"),
+    "no engine": (lambda h: h.remove("usr/bin/docker"), CONTAINERS, "apt install podman"),
     "engine without its daemon": (
         lambda h: h.program("docker", '[ "$1" = --version ] || { echo no daemon >&2; exit 1; }'),
-        {"container"},
+        CONTAINERS,
         "no daemon",
     ),
     "engine for others": (
         lambda h: h.program(
             "docker", '[ "$1" = --version ] || { echo dial: permission denied >&2; exit 1; }'
         ),
-        {"container"},
+        CONTAINERS,
         "usermod -aG docker",
     ),
 }  # fmt: skip
@@ -149,7 +151,7 @@ def test_a_user_without_the_group_is_told_which(full: FakeHost) -> None:
     full.group("sgx_users")
     found = full.survey(access=lambda path, how: path.name != "sgx_enclave")
     assert found.sgx.enclave.state == "no access"
-    assert set(lacks(found)) == {"sgx", "quote"}
+    assert set(lacks(found)) == SGX_AND_QUOTES
     assert "sudo usermod -aG sgx_users $USER" in fixes(lacks(found), "sgx")
 
 
@@ -175,11 +177,11 @@ def test_the_right_to_read_and_write_is_asked_for(full: FakeHost) -> None:
 
 def test_a_vm_with_nothing_can_run_a_process(bare: FakeHost) -> None:
     found = bare.survey()
-    assert set(lacks(found)) == {"sgx", "quote", "gramine-direct", "container"}
+    assert set(lacks(found)) == {*SGX_AND_QUOTES, "gramine-direct", "container"}
     assert found.cpu.virtual
     assert found.packages == {}
     # The wrong CPU is all that is said: nothing that can be installed helps.
-    for way in ("sgx", "quote"):
+    for way in SGX_AND_QUOTES:
         assert [one.what for one in lacks(found)[way]] == [
             "SGX: only Intel makes it, and this CPU is of AuthenticAMD"
         ]
@@ -227,7 +229,7 @@ def test_an_old_kernel_is_all_that_is_said(full: FakeHost, release: str) -> None
     found = full.survey()
     assert (found.sgx.enabled, found.sgx.launch_control) == (None, None)
     assert found.sgx.in_cpu is True  # by CPUID
-    for way in ("sgx", "quote"):
+    for way in SGX_AND_QUOTES:
         (one,) = lacks(found)[way]
         assert "Linux 5.11" in one.what
 
@@ -314,13 +316,13 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "unreadable": lambda path: path.symlink_to("/proc/self/mem"),  # EIO, even for root
 }
 NEEDED = {
-    "proc/cpuinfo": {"sgx", "quote", "gramine-direct"},
-    "proc/sys/kernel/osrelease": {"sgx", "quote"},
+    "proc/cpuinfo": {*SGX_AND_QUOTES, "gramine-direct"},
+    "proc/sys/kernel/osrelease": SGX_AND_QUOTES,
     "etc/sgx_default_qcnl.conf": {"quote"},
-    "dev/sgx_enclave": {"sgx", "quote"},
+    "dev/sgx_enclave": SGX_AND_QUOTES,
     "dev/sgx_provision": {"quote"},
     "var/run/aesmd/aesm.socket": {"quote"},
-    "usr/bin/docker": {"container"},
+    "usr/bin/docker": CONTAINERS,
     "usr/bin/gramine-sgx": {"sgx"},
 }
 
@@ -536,7 +538,7 @@ def test_an_engine_that_hangs_is_ended_with_its_children(
     try:
         found = full.survey()
         assert found.engines["docker"].problem == "did not answer within 0.5 s"
-        assert set(lacks(found)) == {"container"}
+        assert set(lacks(found)) == CONTAINERS
         os.set_blocking(reader, True)
         assert os.read(reader, 1) == b""
     finally:

@@ -12,4 +12,5 @@ container. So an image is a function of the contract, the lock, this fedclave an
     prune     what no run needs
     content   what goes where
     engines   docker, podman, buildah
+    deploy    how a finished one is started: a line, a compose file, Kubernetes manifests
 """
