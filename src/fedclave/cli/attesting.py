@@ -27,6 +27,7 @@ from fedclave.trust.attesting import NONCE, Attester, Channel, Nonces, Side, Ter
 from fedclave.trust.collateral_store import Reminder, Store
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.dcap import DcapJudge
+from fedclave.trust.dcap_within import Within
 from fedclave.trust.gate import SignedContract, Standing
 from fedclave.trust.heads import Shown
 from fedclave.trust.names import Role
@@ -60,7 +61,7 @@ def run_from_source(plan: Plan, role: Role, *, allow_simulated: bool) -> None:
         command = [
             sys.executable,
             *measure.FROM_SOURCE,
-            "-P",
+            "-I" if sys.flags.isolated else "-P",
             "-m",
             "fedclave.cli.main",
             *sys.argv[1:],
@@ -97,7 +98,8 @@ def side(party: "Party", role: Role, *, allow_simulated: bool) -> Iterator[Side 
             name=party.name,
             attester=attester,
             verifier=Verifier(
-                store=store(workspace, policy), second=stack.enter_context(DcapJudge())
+                store=store(workspace, policy),
+                second=Within() if party.inside else stack.enter_context(DcapJudge()),
             ),
             allow_simulated=allow_simulated,
             pair=release.generate(),
