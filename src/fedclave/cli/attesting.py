@@ -22,7 +22,7 @@ from fedclave.cli import vigil
 from fedclave.errors import FedclaveError, Refused, Unavailable, UserError
 from fedclave.plan import Plan
 from fedclave.transport.grpc.attest import Usher
-from fedclave.trust import attesting, measure, policy_file, release, roots, sgx
+from fedclave.trust import attesting, cbor, measure, policy_file, release, roots, sgx
 from fedclave.trust.attesting import NONCE, Attester, Channel, Nonces, Side, Terms
 from fedclave.trust.collateral_store import Reminder, Store
 from fedclave.trust.credentials import Credentials
@@ -86,6 +86,7 @@ def side(party: "Party", role: Role, *, allow_simulated: bool) -> Iterator[Side 
             f"{workspace.plan} asks for attestation, and the contract is missing. Run 'fx plan"
             " sign', or import the archive that the author exported after signing"
         )
+    cbor.load()
     policy = current_policy(workspace, plan, now)
     must = required(plan)
     with ExitStack() as stack:

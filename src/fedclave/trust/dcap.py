@@ -200,16 +200,27 @@ def check_size(raw_quote: bytes, collateral: bytes, root_der: bytes) -> None:
 def verdict(reply: dict[str, Any]) -> Verdict:
     """The verdict that is in a reply. Raises as ``DcapJudge.judge`` does."""
     if "missing" in reply:
-        raise UserError(
-            f"dcap-qvl cannot be loaded ({str(reply['missing'])[:200]}). Install it: pip"
-            " install 'fedclave[attest]'"
-        )
+        raise _missing(str(reply["missing"]))
     if "refused" in reply:
         raise no_verdict(f"refuses it: {str(reply['refused'])[:300]!r}")
     status, advisories = reply.get("status"), reply.get("advisories")
     if not isinstance(status, str) or not isinstance(advisories, list):
         raise no_verdict("answers with something that is no verdict")
     return status, tuple(str(one) for one in advisories)
+
+
+def load() -> None:
+    """Import dcap-qvl into this process. ``UserError``: it is not installed."""
+    try:
+        import dcap_qvl  # noqa: F401 - so that later imports find it
+    except ImportError as error:
+        raise _missing(str(error)) from error
+
+
+def _missing(reason: str) -> UserError:
+    return UserError(
+        f"dcap-qvl cannot be loaded ({reason[:200]}). Install it: pip install 'fedclave[attest]'"
+    )
 
 
 def no_verdict(what: str) -> Refused:

@@ -25,6 +25,8 @@ class Within:
     """dcap-qvl in threads of this process. Calls do not wait for each other."""
 
     def __init__(self, *, deadline_s: float = dcap.DEADLINE_S) -> None:
+        """``UserError``: dcap-qvl is not installed. Later the host could hide it."""
+        dcap.load()
         self._deadline_s = deadline_s
         self._late: set[threading.Thread] = set()
         self._lock = threading.Lock()

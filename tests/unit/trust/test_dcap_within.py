@@ -150,7 +150,7 @@ def test_an_answer_that_is_no_verdict_is_refused(answers: Answers, report: objec
 def test_a_missing_dcap_qvl_is_the_users_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dcap_qvl", None)
     with pytest.raises(UserError, match="pip install"):
-        Within().judge(*ARGS)
+        Within()
 
 
 def test_it_is_never_asked_about_too_much(answers: Answers) -> None:
