@@ -29,8 +29,6 @@ ROUNDS = 2
 MEMBERS = {"anna": 1.0, "bernd": 3.0}
 ROLES = ("aggregator", *MEMBERS)
 pytestmark = pytest.mark.timeout(300)  # on a machine that does other things too
-ENVIRONMENT = {"HOME": "/state", "PATH": "/usr/local/bin:/usr/bin:/bin"}
-
 WORKING = federations.LEARNER.replace(
     "import numpy as np", "import numpy as np\nimport numpy.random"
 ).replace(
@@ -95,7 +93,7 @@ def rogue(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ob
 @contextmanager
 def observed(tools: Tools, folder: Path, **options: Any) -> Iterator[Observed]:
     """A federation, each of whose parties has an image's tree and a folder of its own."""
-    watch = Watch(tools=tools, folder=folder / "notes", environment=ENVIRONMENT)
+    watch = Watch(tools=tools, folder=folder / "notes")
     attests = ["--allow-simulated"] if "proving" in options else []
     with ExitStack() as stack:
         made = stack.enter_context(
@@ -160,6 +158,12 @@ def test_a_party_is_one_process(honest: Observed, name: str) -> None:
     (other,) = seen.others()
     assert inside.quoting(honest.image, other), other
     assert seen.started() == []
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_there_are_no_more_threads_than_an_enclave_is_made_for(honest: Observed, name: str) -> None:
+    # sgx.max_threads is fixed: those that compute, and these; four of them are Gramine's own.
+    assert 4 < honest.seen[name].threads() <= inside_lists.COMPUTING + inside_lists.HELPERS - 4
 
 
 @pytest.mark.parametrize("name", ROLES)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -178,6 +178,10 @@ class Seen:
         own = [call for call in self.own() if call["call"] == "start"]
         return [call["argv"] for call in own[1:]]
 
+    def threads(self) -> int:
+        """How many threads the process had when it had most."""
+        return max(call["threads"] for call in self.own() if call["call"] == "thread")
+
     def own(self) -> Iterator[dict[str, Any]]:
         """The calls of the process itself."""
         return (call for call in self.calls if call["process"] == self.process)
@@ -196,7 +200,7 @@ class Seen:
             if call["call"] == "open":
                 if call["flags"] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
                     yield call.get("real", call["path"])
-            elif call["call"] not in ("start", "process", "connect"):
+            elif call["call"] not in ("start", "process", "thread", "connect"):
                 yield call["path"]
                 if "to" in call:
                     yield call["to"]
@@ -212,14 +216,13 @@ class Watch:
 
     tools: Tools
     folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
 
     def command(self, name: str, command: list[str]) -> list[str]:
         """The command line under the tracer."""
         notes = self.notes(name)
         notes.mkdir(parents=True)
         variables = {
-            **self.environment,
+            **inside_lists.SET,
             "LD_PRELOAD": str(self.tools.names),
             "TRACE_NAMES": str(notes / "c"),
             "TRACE_NOTES": str(notes),
@@ -315,7 +318,7 @@ class Declared:
 
     def strange(self, seen: Seen) -> set[str]:
         """The environment variables that a process read, and no list has."""
-        return set(seen.names) - inside_lists.SET - inside_lists.UNSET.keys() - NOTES
+        return set(seen.names) - inside_lists.SET.keys() - inside_lists.UNSET.keys() - NOTES
 
 
 def quoting(image: Image, command: list[str]) -> bool:

@@ -10,6 +10,9 @@ names it, and somebody decides.
 import os
 from types import MappingProxyType
 
+COMPUTING, HELPERS = 2, 44
+"""Threads of an enclave: those that compute, and all others; four of these are Gramine's own."""
+
 _NAMES = "names of hosts: the manifest's own files"
 _LOCALE = "the locale; in an enclave there is none but C's own, and Python reads UTF-8 anyway"
 _CPUS = "how many processors there are; in an enclave Gramine says so, or the file is not there"
@@ -50,24 +53,37 @@ SOCKETS = MappingProxyType(
 )
 """Unix sockets that a process may try."""
 
-SET = frozenset({"HOME", "PATH"})
-"""Environment variables that an image sets (``content.config``)."""
+SET = MappingProxyType(
+    {
+        "GRPC_DNS_RESOLVER": "native",
+        "GRPC_ENABLE_FORK_SUPPORT": "0",
+        "HOME": "/state",
+        "LC_ALL": "C.UTF-8",
+        "MALLOC_ARENA_MAX": "1",
+        "MKL_NUM_THREADS": str(COMPUTING),
+        "OMP_NUM_THREADS": str(COMPUTING),
+        "OPENBLAS_NUM_THREADS": str(COMPUTING),
+        "PATH": "/opt/fedclave/bin",
+        "TZ": "UTC",
+    }
+)
+"""Environment variables as a manifest sets them."""
 
 _UNSET = {
     "gRPC; what matters of it is fixed by fedclave.transport.grpc, the rest keeps its default": """
         GRPC_ABORT_ON_LEAKS GRPC_ADDRESS_HTTP_PROXY GRPC_ASYNCIO_ENGINE GRPC_CHANNELZ_CALL_TRACER
         GRPC_CHANNELZ_MAX_ORPHANED_NODES GRPC_CHAOTIC_GOOD_METRICS_UPDATE_INTERVAL_MS
         GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS GRPC_CPP_EXPERIMENTAL_DISABLE_REFLECTION
-        GRPC_DNS_RESOLVER GRPC_ENABLE_FORK_SUPPORT GRPC_EXPERIMENTAL_MEMORY_PRESSURE_THRESHOLD
+        GRPC_EXPERIMENTAL_MEMORY_PRESSURE_THRESHOLD
         GRPC_EXPERIMENTAL_TARGET_MEMORY_PRESSURE GRPC_EXPERIMENTS GRPC_NOT_USE_SYSTEM_SSL_ROOTS
         GRPC_POLL_STRATEGY GRPC_PYTHON_DISABLE_ABSL_INIT_LOG GRPC_SSL_CIPHER_SUITES
         GRPC_THREAD_POOL_VERBOSE_FAILURES GRPC_TRACE GRPC_USE_SYSTEM_ROOTS_OVER_LANGUAGE_CALLBACK
         GRPC_VERBOSITY""",
     "a proxy to the aggregator; an enclave that needs one has it in its manifest": """
         grpc_proxy http_proxy https_proxy no_grpc_proxy no_proxy""",
-    "OpenBLAS and OpenMP: how many threads, which kernels; the manifest fixes the threads": """
-        GOTO_NUM_THREADS OMP_ADAPTIVE OMP_NUM_THREADS OPENBLAS_BLOCK_FACTOR OPENBLAS_CORETYPE
-        OPENBLAS_DEFAULT_NUM_THREADS OPENBLAS_L2_SIZE OPENBLAS_MAIN_FREE OPENBLAS_NUM_THREADS
+    "OpenBLAS and OpenMP: how many threads, which kernels; the numbers that count are set": """
+        GOTO_NUM_THREADS OMP_ADAPTIVE OPENBLAS_BLOCK_FACTOR OPENBLAS_CORETYPE
+        OPENBLAS_DEFAULT_NUM_THREADS OPENBLAS_L2_SIZE OPENBLAS_MAIN_FREE
         OPENBLAS_THREAD_TIMEOUT OPENBLAS_VERBOSE""",
     "numpy: which instructions, which memory": """
         NPY_DISABLE_CPU_FEATURES NPY_ENABLE_CPU_FEATURES NPY_PROMOTION_STATE
@@ -82,7 +98,7 @@ _UNSET = {
         PYTHONEXECUTABLE PYTHONHOME PYTHONTZPATH PYTHONUSERBASE _PYTHON_PROJECT_BASE
         _PYTHON_SYSCONFIGDATA_NAME __PYVENV_LAUNCHER__""",
     "folders for temporary files; unset it is /tmp": "SQLITE_TMPDIR TEMP TMP TMPDIR",
-    "locale and time zone": "LC_ALL LOCALTIME TZ",
+    "time zone": "LOCALTIME",
     "names of hosts (the C library, c-ares)": "HOSTALIASES LOCALDOMAIN RES_OPTIONS",
     "protobuf: its version and make": """
         PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK""",

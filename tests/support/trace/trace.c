@@ -5,6 +5,7 @@
 //
 //     {"process": 7, "call": "start", "argv": ["python", ...]}        execve
 //     {"process": 7, "call": "process", "child": 9}                   fork, vfork, clone
+//     {"process": 7, "call": "thread", "threads": 4}                  there are so many now
 //     {"process": 7, "call": "open", "path": "/a", "flags": 0, "result": 3, "real": "/b"}
 //     {"process": 7, "call": "unlink", "path": "/a", "result": 0}     and what else changes names
 //     {"process": 7, "call": "rename", "path": "/a", "to": "/b", "result": 0}
@@ -131,18 +132,23 @@ static void put_string(const char *text) {
     fputc('"', out);
 }
 
-static pid_t process_of(pid_t thread) {
+// A number of /proc/THREAD/status (proc(5)).
+static int status_of(pid_t thread, const char *format, int otherwise) {
     char name[64], line[256];
-    int process = thread;
+    int number = otherwise;
     snprintf(name, sizeof name, "/proc/%d/status", thread);
     FILE *file = fopen(name, "re");
     if (file) {
         while (fgets(line, sizeof line, file))
-            if (sscanf(line, "Tgid: %d", &process) == 1)
+            if (sscanf(line, format, &number) == 1)
                 break;
         fclose(file);
     }
-    return process;
+    return number;
+}
+
+static pid_t process_of(pid_t thread) {
+    return status_of(thread, "Tgid: %d", thread);
 }
 
 static void begin_line(pid_t thread, const char *call) {
@@ -349,11 +355,13 @@ static void observe(pid_t root, int *status_of_root) {
             started(thread);
         } else if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK ||
                    event == PTRACE_EVENT_CLONE) {
-            if (process_of((pid_t)message) == (pid_t)message) {  // else a thread
-                begin_line(thread, "process");
+            int is_process = process_of((pid_t)message) == (pid_t)message;
+            begin_line(thread, is_process ? "process" : "thread");
+            if (is_process)
                 fprintf(out, ", \"child\": %lu", message);
-                end_line();
-            }
+            else
+                fprintf(out, ", \"threads\": %d", status_of(thread, "Threads: %d", 0));
+            end_line();
         } else if (event == PTRACE_EVENT_STOP) {
             if (signal != SIGTRAP)  // all of the process is to stop
                 how = PTRACE_LISTEN;

@@ -4,6 +4,7 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from tests.support.dcap_pki import NOW, Vendor
 
-from fedclave.errors import Code, Refused, UserError
+from fedclave.errors import Code, Refused, Unavailable, UserError
 from fedclave.trust import dcap, dcap_within
 from fedclave.trust.dcap_within import Within
 
@@ -134,6 +135,37 @@ def test_threads_without_end_do_not_pile_up(answers: Answers, at_last: threading
         thread.join()
     judge._deadline_s = 30
     answers(lambda *_: GOOD)
+    assert judge.judge(*ARGS)[0] == "UpToDate"
+
+
+def test_calls_take_turns_so_that_there_is_one_thread_at_a_time(answers: Answers) -> None:
+    judging = threading.Semaphore(1)
+
+    def alone(quote: bytes, *_: object) -> object:
+        assert judging.acquire(blocking=False), "two at a time"
+        try:
+            return SimpleNamespace(status=quote.decode(), advisory_ids=[])
+        finally:
+            judging.release()
+
+    answers(alone)
+    judge = Within()
+    with ThreadPoolExecutor(4) as pool:
+        said = pool.map(lambda n: judge.judge(str(n).encode(), b"{}", b"", NOW)[0], range(40))
+        assert list(said) == [str(n) for n in range(40)]
+
+
+def test_an_enclave_without_a_thread_to_spare_is_said(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    answers(lambda *_: GOOD)
+    judge = Within()
+    with monkeypatch.context() as patch, pytest.raises(Unavailable, match="threads"):
+        patch.setattr(threading.Thread, "start", none)
+        judge.judge(*ARGS)
     assert judge.judge(*ARGS)[0] == "UpToDate"
 
 
