@@ -98,8 +98,6 @@ _UNSET = {
         PYTHONEXECUTABLE PYTHONHOME PYTHONTZPATH PYTHONUSERBASE _PYTHON_PROJECT_BASE
         _PYTHON_SYSCONFIGDATA_NAME __PYVENV_LAUNCHER__""",
     "folders for temporary files; unset it is /tmp": "SQLITE_TMPDIR TEMP TMP TMPDIR",
-    "time zone": "LOCALTIME",
-    "names of hosts (the C library, c-ares)": "HOSTALIASES LOCALDOMAIN RES_OPTIONS",
     "protobuf: its version and make": """
         PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION TEMPORARILY_DISABLE_PROTOBUF_VERSION_CHECK""",
     "pydantic: its plugins, of which an image has none": "PYDANTIC_DISABLE_PLUGINS",
