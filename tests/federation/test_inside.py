@@ -7,6 +7,7 @@ And without the system calls that Gramine does not have: the tracer takes them a
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,9 +27,14 @@ from fedclave.workspace.layout import Workspace
 
 WAIT_S = 100.0
 ROUNDS = 2
+COUNT = 3_000_000
 MEMBERS = {"anna": 1.0, "bernd": 3.0}
 ROLES = ("aggregator", *MEMBERS)
 pytestmark = pytest.mark.timeout(300)  # on a machine that does other things too
+RUN = {"attesting", "auditing", "connecting", "party", "publishing", "releasing", "run", "sealing",
+       "signals", "upkeep", "vigil"}  # fmt: skip
+"""The modules of ``fedclave.cli`` that a run goes through; the others are commands and views."""
+
 WORKING = federations.LEARNER.replace(
     "import numpy as np", "import numpy as np\nimport numpy.random"
 ).replace(
@@ -77,8 +83,10 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:
 @pytest.fixture(scope="module")
 def honest(tools: Tools, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     folder = tmp_path_factory.mktemp("honest")
+    proving = ("aggregator", "collaborators")
+    size = f"{{count: {COUNT}}}"  # so large that updates are spooled to files, in many chunks
     with observed(
-        tools, folder, members=MEMBERS, proving=("aggregator", "collaborators"), learner=WORKING
+        tools, folder, members=MEMBERS, proving=proving, learner=WORKING, settings=size
     ) as run:
         yield run
 
@@ -148,7 +156,7 @@ def test_the_run_comes_to_its_end_without_the_calls_that_gramine_lacks(honest: O
     total, w = sum(MEMBERS.values()), 0.0
     for _ in range(ROUNDS):
         w = w + sum(t * 0.5 * (t - w) for t in MEMBERS.values()) / total
-    np.testing.assert_allclose(Stored(path)["w"], np.full(4, w), rtol=1e-6)
+    np.testing.assert_allclose(Stored(path)["w"], np.full(COUNT, w), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ROLES)
@@ -197,6 +205,41 @@ def test_nothing_is_imported_once_the_network_is_there(honest: Observed, name: s
     seen = honest.seen[name]
     assert {"fedclave.trust.gate", "cryptography.x509", "dcap_qvl", "cbor2"} < seen.early
     assert {one for one in seen.late - seen.early if not one.startswith(PRIVATE)} == set()
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_what_a_function_imports_is_loaded_before_the_network(honest: Observed, name: str) -> None:
+    # Also on ways that this run did not take: an alarm, a refusal.
+    early = honest.seen[name].early
+    runs = {f"fedclave.cli.{one}" for one in RUN}
+    assert runs < early
+    commands = {one for one in early if one.startswith("fedclave.cli")} - runs
+    checked = {one for one in early if one.startswith("fedclave.")} - commands
+    late = {
+        (module, imported)
+        for module in checked
+        for imported in inside.imported_in_functions(module) - early
+    }
+    assert late == set()
+
+
+@pytest.mark.parametrize(("told", "code"), [("True", 0), ("False", 4)], ids=["inside", "outside"])
+def test_a_secret_without_memfd_is_opened_inside_only(
+    tools: Tools, tmp_path: Path, told: str, code: int
+) -> None:
+    program = f"""if True:
+        from fedclave.cli.releasing import in_memory
+        from fedclave.errors import Unavailable
+        try:
+            with in_memory("anna.npz", inside={told}) as (file, path):
+                file.write(b"secret")
+                file.flush()
+                assert path.read_bytes() == b"secret"
+        except Unavailable:
+            raise SystemExit(4)
+    """
+    traced = [tools.trace, tmp_path / "calls", sys.executable, "-c", program]
+    assert subprocess.run(traced, check=False).returncode == code
 
 
 def test_a_run_without_attestation_is_one_process_each(rogue: Observed) -> None:

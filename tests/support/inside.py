@@ -6,7 +6,9 @@ are, with links to this machine's Python and its standard library. ``Declared`` 
 manifest would list of it.
 """
 
+import ast
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -328,6 +330,28 @@ def quoting(image: Image, command: list[str]) -> bool:
     """
     own = [str(image.prefix / "bin/python"), "-P", "-m", "fedclave.trust.quoting"]
     return command[: len(own)] == own
+
+
+def imported_in_functions(module: str) -> set[str]:
+    """The modules that the functions of a module of fedclave import."""
+    source = Path(str(importlib.util.find_spec(module).origin))  # type: ignore[union-attr]
+    parsed = ast.parse(source.read_text(encoding="utf-8"))
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    inner = [n for f in ast.walk(parsed) if isinstance(f, functions) for n in ast.walk(f)]
+    found = {one.name for node in inner if isinstance(node, ast.Import) for one in node.names}
+    for node in inner:
+        if isinstance(node, ast.ImportFrom):
+            found |= {_module(str(node.module), one.name) for one in node.names}
+    return found
+
+
+def _module(package: str, name: str) -> str:
+    """The module that ``from package import name`` loads."""
+    try:
+        is_module = importlib.util.find_spec(f"{package}.{name}") is not None
+    except ModuleNotFoundError:  # the package is a module
+        is_module = False
+    return f"{package}.{name}" if is_module else package
 
 
 def _machine_wide(path: str, process: int) -> str:
