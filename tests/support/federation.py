@@ -158,8 +158,8 @@ class Federation:
     """A workspace in a folder with a CA; parties share the folder, as tests may.
 
     ``now`` in the options is when the CA was made and certified everybody, ``rules`` are parts of
-    the policy. ``homes`` are the folders of members that do not share; ``changes`` are those of
-    ``launch``, for every process that starts.
+    the policy, ``learner`` is the code. ``homes`` are the folders of members that do not share;
+    ``changes`` are those of ``launch``, for every process that starts.
     """
 
     def __init__(self, folder: Path, members: dict[str, float], **options: Any) -> None:
@@ -178,6 +178,7 @@ class Federation:
         rules = options.pop("rules", {})
         unattested = options.pop("unattested", {})
         sealed = options.pop("sealed", ())
+        learner = options.pop("learner", LEARNER)
         plan = PLAN.format(**{**settings, "patience_s": 60, "stall_s": 30, **options})
         (folder / "plan/plan.yaml").write_text(plan)
         if self.proving:
@@ -186,7 +187,7 @@ class Federation:
         (folder / "plan/data.yaml").write_text(
             json.dumps({name: f"data/{name}.txt" for name in members})
         )
-        (folder / "src/learner.py").write_text(LEARNER)
+        (folder / "src/learner.py").write_text(learner)
         self.authority = pki.Authority.create(self.cert, "kit", PASSPHRASE.encode(), self.now)
         self.certify("aggregator", "aggregator")
         for name, target in members.items():

@@ -14,6 +14,7 @@ GROUND = {
     "__version__",
     "canonical",
     "errors",
+    "locks",
     "messages",
     "mistakes",
     "plan",

@@ -12,6 +12,7 @@ from fedclave.cli.options import (
     LISTEN_HERE,
     AllowSimulated,
     AnswerFile,
+    Inside,
     Json,
     JsonLines,
     KeepUpdates,
@@ -96,6 +97,7 @@ def start(
     allow_simulated: AllowSimulated = False,
     release_listen: ReleaseListen = LISTEN_HERE,
     keep_updates: KeepUpdates = None,
+    inside: Inside = False,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:
@@ -114,7 +116,13 @@ def start(
     opened = layout.open_(workspace.absolute())  # paths in events mean the same everywhere
     plan = load(opened.plan)
     attesting.run_from_source(plan, "aggregator", allow_simulated=allow_simulated)
-    party = Party(workspace=opened, plan=plan, name=AGGREGATOR, clock=lambda: datetime.now(UTC))
+    party = Party(
+        workspace=opened,
+        plan=plan,
+        name=AGGREGATOR,
+        clock=lambda: datetime.now(UTC),
+        inside=inside,
+    )
     work = partial(
         run.aggregate,
         listen=listen or run.wildcard(plan.network.address),

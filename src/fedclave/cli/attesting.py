@@ -22,11 +22,12 @@ from fedclave.cli import vigil
 from fedclave.errors import FedclaveError, Refused, Unavailable, UserError
 from fedclave.plan import Plan
 from fedclave.transport.grpc.attest import Usher
-from fedclave.trust import attesting, measure, policy_file, release, roots, sgx
+from fedclave.trust import attesting, cbor, measure, policy_file, release, roots, sgx
 from fedclave.trust.attesting import NONCE, Attester, Channel, Nonces, Side, Terms
 from fedclave.trust.collateral_store import Reminder, Store
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.dcap import DcapJudge
+from fedclave.trust.dcap_within import Within
 from fedclave.trust.gate import SignedContract, Standing
 from fedclave.trust.heads import Shown
 from fedclave.trust.names import Role
@@ -60,7 +61,7 @@ def run_from_source(plan: Plan, role: Role, *, allow_simulated: bool) -> None:
         command = [
             sys.executable,
             *measure.FROM_SOURCE,
-            "-P",
+            "-I" if sys.flags.isolated else "-P",
             "-m",
             "fedclave.cli.main",
             *sys.argv[1:],
@@ -85,6 +86,7 @@ def side(party: "Party", role: Role, *, allow_simulated: bool) -> Iterator[Side 
             f"{workspace.plan} asks for attestation, and the contract is missing. Run 'fx plan"
             " sign', or import the archive that the author exported after signing"
         )
+    cbor.load()
     policy = current_policy(workspace, plan, now)
     must = required(plan)
     with ExitStack() as stack:
@@ -97,7 +99,8 @@ def side(party: "Party", role: Role, *, allow_simulated: bool) -> Iterator[Side 
             name=party.name,
             attester=attester,
             verifier=Verifier(
-                store=store(workspace, policy), second=stack.enter_context(DcapJudge())
+                store=store(workspace, policy),
+                second=Within() if party.inside else stack.enter_context(DcapJudge()),
             ),
             allow_simulated=allow_simulated,
             pair=release.generate(),

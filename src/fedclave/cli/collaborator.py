@@ -12,6 +12,7 @@ from fedclave.cli.options import (
     LISTEN_HERE,
     AllowSimulated,
     AnswerFile,
+    Inside,
     Json,
     JsonLines,
     KeepUpdates,
@@ -139,6 +140,7 @@ def start(
     allow_simulated: AllowSimulated = False,
     release_listen: ReleaseListen = LISTEN_HERE,
     keep_updates: KeepUpdates = None,
+    inside: Inside = False,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:
@@ -169,7 +171,7 @@ def start(
         elif not tally.repeats(event):
             _tell(event, name, party.plan.rounds)
 
-    party = replace(party, listener=listener)
+    party = replace(party, listener=listener, inside=inside)
     party.certified("collaborator")
     if not as_json:
         print(f"{name} asks {where} to be let into {party.plan.name!r}", flush=True)

@@ -195,6 +195,15 @@ AllowSimulated = Annotated[
     ),
 ]
 
+Inside = Annotated[
+    bool,
+    typer.Option(
+        "--inside",
+        help="Do as in an enclave: start no other process, and take the folder for temporary files"
+        " for memory where the system has no other.",
+    ),
+]
+
 ReleaseListen = Annotated[
     str,
     typer.Option(

@@ -22,13 +22,18 @@ Listener = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Party:
-    """One end of a run on this machine: its workspace and plan, its name, and who listens."""
+    """One end of a run on this machine: its workspace and plan, its name, and who listens.
+
+    ``inside``: it is in an enclave, or shall do as if. No other process can be started there, and
+    what lies in the folder for temporary files (a tmpfs of Gramine's) is in the enclave's memory.
+    """
 
     workspace: Workspace
     plan: Plan
     name: str
     clock: Clock
     listener: Listener = lambda event: None
+    inside: bool = False
 
     def tell(self, event: str, **fields: Any) -> None:
         """Tell the listener something that the engine's events do not know."""

@@ -8,6 +8,7 @@ Each release is logged by who releases, in ``logs/releases``, before anything go
 initial model also in the aggregator's log.
 """
 
+import errno
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -77,7 +78,7 @@ async def initial_model(
     known = initial.described(party.workspace, party.plan)
 
     def take(path: Path, context: Context) -> None:
-        with in_memory(party.workspace.initial.name) as (file, opened):
+        with in_memory(party.workspace.initial.name, inside=party.inside) as (file, opened):
             key = sealed.file_key(side.pair, path, context=context)
             sealed.decrypt(key, path, file)
             file.flush()
@@ -119,7 +120,7 @@ async def opened_data(
             f"{data} is sealed, and its key goes only to a collaborator that proves what it runs."
             " The plan must ask that of collaborators (attestation.required)"
         )
-    with in_memory(data.name.removesuffix(".sealed")) as (file, opened):
+    with in_memory(data.name.removesuffix(".sealed"), inside=party.inside) as (file, opened):
 
         def take(path: Path, context: Context) -> None:
             key = release.open(side.pair, path.read_bytes(), context=context)
@@ -188,14 +189,26 @@ async def _waiting(
 
 
 @contextmanager
-def in_memory(name: str) -> Iterator[tuple[BinaryIO, Path]]:
-    """A file that is on no disk and gone with this process, and a path to it of this name."""
+def in_memory(name: str, *, inside: bool = False) -> Iterator[tuple[BinaryIO, Path]]:
+    """A file that is on no disk and gone with this process, and a path to it of this name.
+
+    ``inside`` is a ``Party``'s: Gramine has no memfd_create(2), and a tmpfs for temporary files.
+    """
     with ExitStack() as stack:
-        descriptor = os.memfd_create("fedclave", os.MFD_CLOEXEC)
-        file = stack.enter_context(os.fdopen(descriptor, "r+b"))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedclave-")))
         path = folder / name
-        path.symlink_to(f"/proc/self/fd/{descriptor}")
+        try:
+            descriptor = os.memfd_create("fedclave", os.MFD_CLOEXEC)
+        except OSError as error:
+            if not inside or error.errno != errno.ENOSYS:
+                raise Unavailable(
+                    f"there is no memory for {name} ({error.strerror}), and it must not lie on a"
+                    " disk. Free memory, or use a system with memfd_create, then start again"
+                ) from error
+            file = stack.enter_context(path.open("x+b"))
+        else:
+            file = stack.enter_context(os.fdopen(descriptor, "r+b"))
+            path.symlink_to(f"/proc/self/fd/{descriptor}")
         yield file, path
 
 

@@ -2,13 +2,19 @@
 """Long commands end in order when they are asked to: SIGINT (Ctrl-C) and SIGTERM."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+MOST_THREADS = 24
+"""For work beside the loop. An enclave has room for so many threads and no more; by itself asyncio
+would have up to 32 on a machine with many processors."""
 
 
 class Stopped(BaseException):
@@ -30,6 +36,8 @@ def run(work: Coroutine[Any, Any, T], advice: str = "") -> T:
 
 async def _watched(work: Coroutine[Any, Any, T], advice: str) -> T:
     loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+    most = min(MOST_THREADS, (os.cpu_count() or 1) + 4)
+    loop.set_default_executor(ThreadPoolExecutor(most, thread_name_prefix="asyncio"))
     received: list[int] = []
 
     def stop(number: int) -> None:

@@ -3,10 +3,12 @@
 
 A policy, collateral or a revocation list that comes into the workspace counts from the next look
 on. Both sides look: the aggregator at its members (``attesting``), each member at the aggregator
-(``connecting``).
+(``connecting``). What changed is told by content: in an enclave no file has a time (``st_mtime`` is
+0), and what else the host says of a file is not to be relied on.
 """
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
@@ -21,16 +23,21 @@ LOOK_S = 1.0
 RECONSIDER_S = 30.0
 """After so long everything is looked at again, changed or not: time passes too."""
 
+_MOST = 2**22  # bytes of a file that are looked at; none that counts has as many
+
+_Contents = frozenset[tuple[str, bytes]]
+"""SHA-256 of each file, by its path."""
+
 
 async def looks(workspace: Workspace) -> AsyncIterator[bool]:
     """Every ``LOOK_S``: whether there is reason to consider again whom we trust. At first there is:
     something may have changed since the start.
     """
-    known: frozenset[tuple[str, int, int, int]] | None = None
+    known: _Contents | None = None
     considered = monotonic()
     while True:
         await asyncio.sleep(min(LOOK_S, RECONSIDER_S))
-        found = _stamps(workspace)
+        found = await asyncio.to_thread(_contents, workspace)
         due = found != known or monotonic() - considered >= RECONSIDER_S
         if due:
             known, considered = found, monotonic()
@@ -73,20 +80,24 @@ async def first_failure(*works: Awaitable[None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _stamps(workspace: Workspace) -> frozenset[tuple[str, int, int, int]]:
+def _contents(workspace: Workspace) -> _Contents:
     return frozenset(_each(workspace))
 
 
-def _each(workspace: Workspace) -> Iterator[tuple[str, int, int, int]]:
+def _each(workspace: Workspace) -> Iterator[tuple[str, bytes]]:
     collateral = workspace.cert / "collateral"
     try:
-        kept = [Path(entry.path) for entry in os.scandir(collateral)]
+        # Not its lock: to close that anywhere here is to let go of it everywhere here (``locks``).
+        kept = [Path(one.path) for one in os.scandir(collateral) if not one.name.startswith(".")]
     except OSError:
         kept = []
     own = (workspace.attestation, workspace.attestation_signatures, workspace.cert / "crl.pem")
-    for path in (*own, collateral, *kept):
+    for path in (*own, *kept):
         try:
-            status = path.stat()
+            if not path.is_file():  # a pipe would hold us up
+                continue
+            with path.open("rb") as file:
+                content = file.read(_MOST)
         except OSError:
             continue
-        yield str(path), status.st_mtime_ns, status.st_size, status.st_ino
+        yield str(path), hashlib.sha256(content).digest()

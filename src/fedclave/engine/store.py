@@ -7,7 +7,6 @@ crash between any two leaves the last whole round, from which the same run goes 
 with the name of each such point, so that a test can crash there.
 """
 
-import fcntl
 import json
 import sqlite3
 import threading
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from fedclave import locks
 from fedclave.errors import Refused, Unavailable, UserError
 from fedclave.tensors import Stored, Tensors, digest, file_digest, retire, write_content
 
@@ -273,13 +273,15 @@ def claim(folder: Path, name: str, schema: str, anew: str) -> tuple[IO[bytes], s
 
 def lock(path: Path) -> IO[bytes]:
     """Hold a file's lock until it is closed or the process ends. Raises ``Unavailable`` if held."""
-    file = path.open("wb")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
+        return locks.hold(path)
+    except BlockingIOError as error:
         raise Unavailable(f"{path.parent} is in use by another process. Stop it first") from error
-    return file
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be locked ({error.strerror}). Change the folder's owner, or use a disk"
+            " that has locks"
+        ) from error
 
 
 def open_database(path: Path, schema: str, anew: str) -> sqlite3.Connection:

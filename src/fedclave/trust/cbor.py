@@ -116,6 +116,11 @@ def _malformed(what: str, reason: str) -> Refused:
     return Refused(Code.ATT_MALFORMED, f"{what}: {reason}. Ask the peer for fresh evidence")
 
 
+def load() -> None:
+    """Import what reads and writes CBOR now, not in the middle of a run. ``UserError``: missing."""
+    _library()
+
+
 def _library() -> ModuleType:
     try:
         import cbor2

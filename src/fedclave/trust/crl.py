@@ -71,12 +71,12 @@ def parse(pem: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationLis
 
 
 def is_revoked(serial: int, *, path: Path, issuer: x509.Certificate, now: datetime) -> bool:
-    """Whether the list in a file names a serial number; the file is read again when it changes.
+    """Whether the list in a file names a serial number; the file counts as it is now.
 
     A list that is missing, damaged, foreign or stale refuses everybody.
     """
     try:
-        crl = _read(path, _stamp(path), issuer)
+        crl = _parsed(path.read_bytes(), issuer)
     except (OSError, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else _reason(error)
         raise _unknown(f"{path.name} cannot be used ({reason})") from error
@@ -99,13 +99,6 @@ def _unknown(reason: str) -> Refused:
     )
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
 @lru_cache(maxsize=8)
-def _read(
-    path: Path, stamp: tuple[int, int, int], issuer: x509.Certificate
-) -> x509.CertificateRevocationList:
-    return parse(path.read_bytes(), issuer)  # not older than its stamp, which was taken first
+def _parsed(pem: bytes, issuer: x509.Certificate) -> x509.CertificateRevocationList:
+    return parse(pem, issuer)

@@ -62,25 +62,11 @@ class DcapJudge:
         that our own judgement accepts. ``UserError``: it is not installed. ``Unavailable``: no
         worker starts.
         """
-        request = _REQUEST.pack(
-            max(int(now.timestamp()), 0), len(raw_quote), len(collateral), len(root_der)
-        )
-        request += raw_quote + collateral + root_der
-        if len(request) > MAX_REQUEST:
-            raise _no_verdict(f"would have to read {len(request)} bytes")
+        check_size(raw_quote, collateral, root_der)
+        request = _REQUEST.pack(seconds(now), len(raw_quote), len(collateral), len(root_der))
         with self._lock:
-            reply = self._ask(request)
-        if "missing" in reply:
-            raise UserError(
-                f"dcap-qvl cannot be loaded ({str(reply['missing'])[:200]}). Install it: pip"
-                " install 'fedclave[attest]'"
-            )
-        if "refused" in reply:
-            raise _no_verdict(f"refuses it: {str(reply['refused'])[:300]!r}")
-        status, advisories = reply.get("status"), reply.get("advisories")
-        if not isinstance(status, str) or not isinstance(advisories, list):
-            raise _no_verdict("answers with something that is no verdict")
-        return status, tuple(str(one) for one in advisories)
+            reply = self._ask(request + raw_quote + collateral + root_der)
+        return verdict(reply)
 
     def close(self) -> None:
         """End the worker. The next call starts another."""
@@ -106,9 +92,9 @@ class DcapJudge:
             except ConnectionError:
                 return self._exchange(request)
         except TimeoutError as error:
-            raise _no_verdict(f"reached no verdict within {self._deadline_s:g} s") from error
+            raise no_verdict(f"reached no verdict within {self._deadline_s:g} s") from error
         except (OSError, ValueError) as error:
-            raise _no_verdict(f"broke down over it ({error})") from error
+            raise no_verdict(f"broke down over it ({error})") from error
 
     def _exchange(self, request: bytes) -> dict[str, Any]:
         if self._worker is None:
@@ -196,7 +182,49 @@ class _Worker:
         return data
 
 
-def _no_verdict(what: str) -> Refused:
+# What both ways of asking have in common: this one, and ``dcap_within``.
+
+
+def seconds(now: datetime) -> int:
+    """A time as dcap-qvl takes it."""
+    return max(int(now.timestamp()), 0)
+
+
+def check_size(raw_quote: bytes, collateral: bytes, root_der: bytes) -> None:
+    """Refuse what nobody should have to read."""
+    size = _REQUEST.size + len(raw_quote) + len(collateral) + len(root_der)
+    if size > MAX_REQUEST:
+        raise no_verdict(f"would have to read {size} bytes")
+
+
+def verdict(reply: dict[str, Any]) -> Verdict:
+    """The verdict that is in a reply. Raises as ``DcapJudge.judge`` does."""
+    if "missing" in reply:
+        raise _missing(str(reply["missing"]))
+    if "refused" in reply:
+        raise no_verdict(f"refuses it: {str(reply['refused'])[:300]!r}")
+    status, advisories = reply.get("status"), reply.get("advisories")
+    if not isinstance(status, str) or not isinstance(advisories, list):
+        raise no_verdict("answers with something that is no verdict")
+    return status, tuple(str(one) for one in advisories)
+
+
+def load() -> None:
+    """Import dcap-qvl into this process. ``UserError``: it is not installed."""
+    try:
+        import dcap_qvl  # noqa: F401 - so that later imports find it
+    except ImportError as error:
+        raise _missing(str(error)) from error
+
+
+def _missing(reason: str) -> UserError:
+    return UserError(
+        f"dcap-qvl cannot be loaded ({reason[:200]}). Install it: pip install 'fedclave[attest]'"
+    )
+
+
+def no_verdict(what: str) -> Refused:
+    """The refusal of a quote about which the second verifier does this."""
     return Refused(
         Code.ATT_DISAGREE,
         f"the quote passes fedclave's own checks, but the second verifier (dcap-qvl) {what}. Nobody"
@@ -225,12 +253,13 @@ def main() -> None:
         while len(head := stream.read(_REQUEST.size)) == _REQUEST.size:
             now, *sizes = _REQUEST.unpack(head)
             quote, collateral, root = (stream.read(size) for size in sizes)
-            reply = json.dumps(_judged(quote, collateral, root, now)).encode()
+            reply = json.dumps(judged(quote, collateral, root, now)).encode()
             stream.write(_LENGTH.pack(len(reply)) + reply)
             stream.flush()
 
 
-def _judged(quote: bytes, collateral: bytes, root: bytes, now: int) -> dict[str, Any]:
+def judged(quote: bytes, collateral: bytes, root: bytes, now: int) -> dict[str, Any]:
+    """The reply about a quote, in this process. Nothing that becomes of it is raised."""
     try:
         import dcap_qvl
     except ImportError as error:

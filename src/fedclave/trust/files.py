@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files of the trust room: written whole or not at all, and locked across processes."""
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from fedclave import locks
 from fedclave.errors import Unavailable, UserError
 from fedclave.tensors import sync_folder
 
@@ -69,15 +69,12 @@ def private_folder(folder: Path) -> None:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file; other processes and threads that lock it wait."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, PRIVATE)
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be locked ({error.strerror}). {_ROOM}") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locks.held(path))
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be locked ({error.strerror}). {_ROOM}") from error
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NoReturn, Self, TypeVar
 
 from fedclave.errors import Code, Refused
@@ -76,7 +76,7 @@ class Object:
         value = self.text(key)
         try:
             if _MOMENT.fullmatch(value):
-                return datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+                return datetime.fromisoformat(value)
         except ValueError:
             pass
         return self._expected(key, "a moment such as 2026-11-22T00:00:00Z")

@@ -18,7 +18,6 @@ Step 3 rests on the order of writing: entries, fsync, only then the tree. A head
 every ``STRIDE`` entries, so opening a log costs as much as that many, however long it is.
 """
 
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedclave import locks
 from fedclave.errors import Bug, Refused, Unavailable
 from fedclave.tensors import sync_folder
 from fedclave.trust import checkpoint, files, heads, merkle
@@ -69,7 +69,7 @@ class Log:
         self._failed = False
         with ExitStack() as opened, _blamed_on(folder):
             files.private_folder(folder)
-            opened.callback(os.close, _locked(folder / LOCK))
+            opened.callback(_locked(folder / LOCK).close)
             self._files = LogFiles.open(folder, write=True)
             opened.callback(self._files.close)
             sync_folder(folder)
@@ -266,16 +266,13 @@ def _write_at(descriptor: int, data: bytes, at: int) -> None:
         view, at = view[done:], at + done
 
 
-def _locked(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, files.PRIVATE)
+def _locked(path: Path) -> locks.Held:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return locks.hold(path)
     except BlockingIOError as error:
-        os.close(descriptor)
         raise Unavailable(
             f"{path.parent}: another process writes this log. Wait for its end, or stop it"
         ) from error
-    return descriptor
 
 
 @contextmanager

@@ -5,7 +5,7 @@
     2  One of the trusted roots is behind it; the local store has
        collateral for its kind of platform. Nothing comes from a peer.  ATT-COLLATERAL-MISSING, ...
     3  Our own checks accept it (``sgx_verify``).                       the code of the step
-    4  dcap-qvl accepts it, in a process of its own (``dcap``).         ATT-DISAGREE
+    4  dcap-qvl accepts it, apart from us (``dcap``, ``dcap_within``).  ATT-DISAGREE
     5  Both found the same TCB status and the same advisories.          ATT-DISAGREE
 
 Ours come first, so that a refusal has their codes, and dcap-qvl never sees what they refuse; what
@@ -26,7 +26,7 @@ from fedclave.trust.tcb import Status
 
 
 class SecondJudge(Protocol):
-    """A verifier that shares no code with ours: ``dcap.DcapJudge``."""
+    """A verifier that shares no code with ours: ``DcapJudge``, or ``Within`` an enclave."""
 
     def judge(
         self, raw_quote: bytes, collateral: bytes, root_der: bytes, now: datetime

@@ -64,27 +64,26 @@ def remove_member(workspace: Workspace, name: str) -> None:
 
 
 class LiveMembers:
-    """The members as the file says now: read again when the file is another one."""
+    """The members as the file says now, told by its content: in an enclave no file has a time."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._seen: object = None
+        self._seen: bytes | None = None
         self._names: frozenset[str] = frozenset()
 
     def __call__(self) -> frozenset[str]:
         """The names. A file that cannot be read raises ``PlanError``, each time: nobody gets in."""
-        stamp = self._stamp()
-        if self._seen is None or stamp != self._seen:
+        content = self._content()
+        if content != self._seen:
             self._names = frozenset(members(self._workspace))
-            self._seen = stamp
+            self._seen = content
         return self._names
 
-    def _stamp(self) -> object:
+    def _content(self) -> bytes:
         try:
-            stat = self._workspace.members.stat()
-        except FileNotFoundError:
-            return "none"
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+            return self._workspace.members.read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            return b""
 
 
 def data_paths(workspace: Workspace) -> dict[str, Path]:
