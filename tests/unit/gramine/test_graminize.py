@@ -89,6 +89,43 @@ def test_the_manifests_leave_nothing_to_the_host(
     assert [one["path"] for one in encrypted] == (["/state/cert"] if "sgx" in name else [])
 
 
+EDITS: dict[str, tuple[str, str, str]] = {
+    "debug": ("debug = false", "debug = true", "debug"),
+    "no quotes": ('remote_attestation = "dcap"', 'remote_attestation = "none"', "attestation"),
+    "children": ("disallow_subprocesses = true", "disallow_subprocesses = false", "subprocesses"),
+    "file policy": ('"strict"', '"allow_all_but_log"', "file-policy"),
+    "host's arguments": (
+        "[loader]\n",
+        "[loader]\ninsecure__use_cmdline_argv = true\n",
+        "host-argv",
+    ),
+    "host's variables": ("[loader]\n", "[loader]\ninsecure__use_host_env = true\n", "host-env"),
+    "one variable": ('HOME = "/state"', "HOME = {passthrough = true}", "env-passthrough"),
+    "host's libraries": ("glibc:", "glibc:/state:", "env-path"),
+    "preload": ("[loader.env]\n", '[loader.env]\nLD_PRELOAD = "/state/x.so"\n', "env-preload"),
+    "host's root": ('type = "tmpfs"\n\n[libos]', 'uri = "file:/"\n\n[libos]', "host-mount"),
+    "any code": ('"-m",\n    "fedclave.cli.main"', '"-c",\n    "import x"', "argv-code"),
+    "open code": ('    "file:/state/",', '    "file:/workspace/",', "allowed-trusted"),
+    "more files": ('    "file:/state/",', '    "file:/state/", "file:/srv/",', "allowed-file"),
+    "signer's key": ("_sgx_mrenclave", "_sgx_mrsigner", "signer-key"),
+    "log": ('log_level = "error"', 'log_level = "all"', "log-level"),
+    "libos": ("sha256 = ", "# sha256 = ", "loader-unhashed"),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edit_that_opens_a_manifest_is_refused(made: Any, tmp_path: Path, name: str) -> None:
+    old, new, rule = EDITS[name]
+    text = raw(opened(made, tmp_path), f"{ENCLAVE}/aggregator.manifest.sgx").decode()
+    assert old in text
+    value = tomllib.loads(text.replace(old, new, 1))
+    found = manifest_lint.lint(value, allow_outputs=["file:/state/"], final=True)
+    refused = {
+        one.rule.name for one in found if one.rule.severity is manifest_lint.Severity.REFUSED
+    }
+    assert rule in refused
+
+
 def test_every_measured_file_is_in_the_image_and_nothing_else_is_opened(
     made: Any, tmp_path: Path
 ) -> None:
