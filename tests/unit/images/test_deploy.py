@@ -14,6 +14,7 @@ import yaml
 from fedclave.cli.options import address
 from fedclave.errors import UserError
 from fedclave.trust import pki
+from fedclave.workspace.gramine import manifest
 from fedclave.workspace.images import deploy, deploy_kubernetes, deploy_run, deployment
 from fedclave.workspace.images.deployment import ROLES, Deployment, Kind, Role
 
@@ -83,7 +84,7 @@ def test_a_line_gives_a_container_this_and_nothing_else(
         "--tmpfs": ["/tmp"],
         "--cap-drop": ["ALL"],
         "--security-opt": ["no-new-privileges"],
-        "--pids-limit": ["512"],
+        "--pids-limit": ["2048"],
     }
     given = [{"type": "bind", "src": str(tmp_path), "dst": "/state"}]
     if role == "aggregator":
@@ -392,3 +393,7 @@ def test_the_variables_and_marks_that_a_page_names_exist(role: Role) -> None:
         for name in re.findall(r"(?:aggregator|collaborator|ROLE)[\w-]*\.\w+\.yaml", shown):
             assert name.replace("ROLE", role) in made
     assert deployment.SECCOMP_URL in (DOCS / "enclave-host.md").read_text(encoding="utf-8")
+
+
+def test_a_container_may_have_the_threads_of_the_largest_enclave() -> None:
+    assert deployment.PIDS > 1024 + manifest.HELPERS

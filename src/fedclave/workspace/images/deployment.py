@@ -23,7 +23,7 @@ ROLES: tuple[Role, ...] = ("aggregator", "collaborator")
 GRAMINE = "/opt/gramine"
 MANIFESTS = f"{PREFIX}/enclave"
 PORT = 8443  # the aggregator's, in its container and on its host
-PIDS = 512  # threads count; an enclave's have one each outside
+PIDS = 2048  # threads count; an enclave has up to 1068, each one outside too
 
 DEVICE = "/dev/sgx_enclave"
 AESM = "/var/run/aesmd"
