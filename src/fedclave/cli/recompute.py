@@ -132,19 +132,19 @@ def _computed(
     return same
 
 
-def _updates(record: RoundRecord, folders: Sequence[Path]) -> list[tuple[Path, int]]:
-    updates: list[tuple[Path, int]] = []
+def _updates(record: RoundRecord, folders: Sequence[Path]) -> list[tuple[Stored, int]]:
+    updates: list[tuple[Stored, int]] = []
     for part in record.members:
         if part.outcome != "folded" or part.packet is None or part.weight is None:
             continue
-        path = keep.find(folders, part.packet)
-        if path is None:
+        update = keep.find(folders, part.packet)
+        if update is None:
             raise UserError(
                 f"round {record.round}: the update of {part.name} ({part.packet}) is in none of"
                 f" {', '.join(map(str, folders))}. Get it from {part.name} or the aggregator's"
                 " operator (--keep-updates)"
             )
-        updates.append((path, part.weight))
+        updates.append((update, part.weight))
     return updates
 
 

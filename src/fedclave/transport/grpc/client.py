@@ -171,7 +171,7 @@ class Client:
             ready = await _within(call.read(), self._stall_s)
             if ready is grpc.aio.EOF:
                 await _ended(call)
-            with path.open("rb", buffering=0) as file:
+            with self._collaborator.opens(path) as file:
                 file.seek(ready.offset)
                 async with _moving(self._stall_s) as moved:
                     while chunk := file.read(CHUNK):

@@ -251,11 +251,11 @@ class Service:
         self._door.check_model(context)
         self._hub.offered(member.name, digest)
         try:
-            file = self._store.path(digest).open("rb", buffering=0)
+            file = self._store.medium.opens(self._store.path(digest))
         except OSError as error:
             raise Refused(Code.NOT_FOUND, f"{digest[:12]} is not here any more") from error
         with file:
-            if asked.offset > os.fstat(file.fileno()).st_size:
+            if asked.offset > file.seek(0, os.SEEK_END):
                 raise Refused(Code.WRONG_OFFSET, f"offset {asked.offset} is past the end")
             file.seek(asked.offset)
             async with self._moving() as moved:
