@@ -10,20 +10,22 @@ from pathlib import Path
 
 from fedclave.algorithms import assignment, catalogue
 from fedclave.algorithms.core import Algorithm
-from fedclave.cli import attesting, auditing, publishing, releasing, sealing, upkeep
+from fedclave.cli import attesting, auditing, publishing, releasing, sealing, upkeep, vaults
 from fedclave.cli.connecting import connector
 from fedclave.cli.options import LISTEN_HERE
 from fedclave.cli.party import Party
 from fedclave.cli.publishing import Ended, Publisher
+from fedclave.cli.sealing import Opened
 from fedclave.engine import ending, journal
 from fedclave.engine.aggregator import Aggregator, Rules
 from fedclave.engine.collaborator import Collaborator
+from fedclave.engine.ending import Publish
 from fedclave.engine.events import Events
 from fedclave.engine.keep import Kept
 from fedclave.engine.notebook import Notebook
 from fedclave.engine.spool import Spool
 from fedclave.engine.store import Store, lock
-from fedclave.errors import PlanError, UserError
+from fedclave.errors import PlanError, Refused, UserError
 from fedclave.learners.base import Site
 from fedclave.plan import Plan
 from fedclave.tensors import Stored, Tensors
@@ -54,7 +56,7 @@ def set_aside(
     """
     save = workspace.save
     try:
-        found = journal.read(save)
+        found = journal.read(save, vaults.found(workspace))
         if found is None:
             return None
         if not found.opened and (found.plan, found.models.get(0)) == (plan.digest, model):
@@ -64,7 +66,7 @@ def set_aside(
                 f"{save} holds a run that has come to round {found.opened}. Go on with it ('fx"
                 " aggregator start'), or begin anew with --force, which moves it aside"
             )
-    except UserError:
+    except (UserError, Refused):
         if not force:
             raise
     held = lock(save / "federation.lock")
@@ -73,6 +75,7 @@ def set_aside(
         old.mkdir()
         for pattern in (
             "federation.db*",
+            "federation.vault",
             "models",
             "spool",
             "*.safetensors",
@@ -104,6 +107,7 @@ async def aggregate(
     allow_simulated: bool = False,
     release_listen: str = LISTEN_HERE,
     keep_updates: Path | None = None,
+    seal_state: bool = False,
 ) -> Ended:
     """Serve a plan's run to its end, from the last whole round on."""
     memory.keep_freed_chunks()
@@ -119,12 +123,13 @@ async def aggregate(
         side = stack.enter_context(
             attesting.side(party, "aggregator", allow_simulated=allow_simulated)
         )
-        store = Store(workspace.save, plan.digest)
+        medium = vaults.of_run(workspace, seal=seal_state)
+        store = Store(workspace.save, plan.digest, medium=medium)
         stack.callback(store.close)
         recipient = sealing.final_recipient(workspace, plan)
         events = Events(workspace.events, party.clock, party.listener)
         stack.callback(events.close)
-        spool = Spool(workspace.save / "spool")
+        spool = Spool(workspace.save / "spool", medium=medium)
         hub = Hub(spool, events)
         anchors = Anchors.read(workspace.cert)
         usher, ledger, own = None, None, Word.NOT_ATTESTED
@@ -137,7 +142,10 @@ async def aggregate(
             events.listen(ledger.take)
             events.emit("attestation", **standing.facts())
             usher = attesting.usher(party, side, ledger.shown)
-        over, publish = None, ending.as_it_lies
+        over: Opened | None = None
+        publish: Publish = ending.as_it_lies
+        if seal_state:
+            publish = publishing.exported(workspace, store)
         if side is not None:
             publish = Publisher(
                 workspace=workspace, store=store, terms=side.terms, own=own, recipient=recipient
@@ -161,7 +169,7 @@ async def aggregate(
             read=lambda: Credentials.read(workspace.cert, party.name),
             anchors=anchors.chain,
         )
-        kept = None if keep_updates is None else Kept(keep_updates).begin().keep
+        kept = None if keep_updates is None else Kept(keep_updates, medium).begin().keep
         rules = _rules(workspace, plan, _asked(members, hub))
         run = Aggregator(rules, store, hub, events, ledger, kept)
         async with (
@@ -196,6 +204,7 @@ async def collaborate(
     allow_simulated: bool = False,
     release_listen: str = LISTEN_HERE,
     keep_updates: Path | None = None,
+    seal_state: bool = False,
 ) -> str:
     """Take part in a run until it is over; returns the digest of the final model."""
     memory.keep_freed_chunks()
@@ -216,7 +225,9 @@ async def collaborate(
             seed=plan.seed,
         )
         learner = assemble.learner(workspace, plan, site)
-        notebook = Notebook(workspace.notebook(party.name, plan.digest))
+        folder = workspace.notebook(party.name, plan.digest)
+        medium = vaults.of_member(workspace, folder, seal=seal_state)
+        notebook = Notebook(folder, medium=medium)
         stack.callback(notebook.close)
         client = Client(
             party.name,
@@ -231,7 +242,7 @@ async def collaborate(
                 notebook,
                 (lambda update: None)
                 if keep_updates is None
-                else Kept(keep_updates).begin().keep_file,
+                else Kept(keep_updates, medium).begin().keep_file,
             ),
             lambda event, fields: party.tell(event, **fields),
         )

@@ -112,6 +112,11 @@ class Workspace:
         """The party's keys and certificates, 0700."""
         return self.own / "cert"
 
+    @property
+    def vault(self) -> Path:
+        """The key of what this party seals to itself (``trust.vault``)."""
+        return self.cert / "vault.key"
+
     def heads(self, name: str) -> Path:
         """What a local party has seen of others' logs (``trust.heads``)."""
         return self.cert / "heads" / name
