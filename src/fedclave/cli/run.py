@@ -10,7 +10,16 @@ from pathlib import Path
 
 from fedclave.algorithms import assignment, catalogue
 from fedclave.algorithms.core import Algorithm
-from fedclave.cli import attesting, auditing, publishing, releasing, sealing, upkeep, vaults
+from fedclave.cli import (
+    attesting,
+    auditing,
+    publishing,
+    releasing,
+    sealing,
+    upkeep,
+    vaults,
+    witnessing,
+)
 from fedclave.cli.connecting import connector
 from fedclave.cli.options import LISTEN_HERE
 from fedclave.cli.party import Party
@@ -25,6 +34,7 @@ from fedclave.engine.keep import Kept
 from fedclave.engine.notebook import Notebook
 from fedclave.engine.spool import Spool
 from fedclave.engine.store import Store, lock
+from fedclave.engine.witness import Witnessed
 from fedclave.errors import PlanError, Refused, UserError
 from fedclave.learners.base import Site
 from fedclave.plan import Plan
@@ -33,12 +43,14 @@ from fedclave.transport.grpc import memory
 from fedclave.transport.grpc.client import Client
 from fedclave.transport.grpc.door import Door
 from fedclave.transport.grpc.hub import Hub
+from fedclave.transport.grpc.pledge import Pledge
 from fedclave.transport.grpc.port import Server
 from fedclave.transport.grpc.server import Service
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors
 from fedclave.trust.judgement import Word
 from fedclave.trust.names import Role
+from fedclave.trust.stated import Remembered
 from fedclave.workspace import assemble, initial
 from fedclave.workspace.layout import Workspace
 from fedclave.workspace.members import LiveMembers
@@ -171,7 +183,11 @@ async def aggregate(
         )
         kept = None if keep_updates is None else Kept(keep_updates, medium).begin().keep
         rules = _rules(workspace, plan, _asked(members, hub))
-        run = Aggregator(rules, store, hub, events, ledger, kept)
+        witness = None
+        if seal_state:
+            witness = hub.witness = witnessing.witness(party, store, events, side, ledger)
+        transport = hub if witness is None else Witnessed(hub, witness, events, hub.state)
+        run = Aggregator(rules, store, transport, events, ledger, kept)
         async with (
             _serving(server, listen),
             _looked_after(party, "aggregator"),
@@ -180,7 +196,8 @@ async def aggregate(
             party.tell("listening", address=_reachable(listen, server.port, plan))
             before = len(store.records())
             if over is None:
-                ended = await publishing.run(run, publish)
+                running = publishing.run(run, publish)
+                ended = await (running if witness is None else witness.guarded(running))
                 spool.clear()
             else:
                 sealing.clear(workspace)
@@ -245,6 +262,10 @@ async def collaborate(
                 else Kept(keep_updates, medium).begin().keep_file,
             ),
             lambda event, fields: party.tell(event, **fields),
+            Pledge(
+                remembered=Remembered(workspace.stated(party.name, plan.digest), plan.digest),
+                key=lambda: Credentials.read(workspace.cert, party.name).private_key,
+            ),
         )
         renewed = "the certificate was renewed"
         async with _looked_after(party, "collaborator", lambda: client.reconnect(renewed)):

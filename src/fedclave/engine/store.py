@@ -39,6 +39,9 @@ create table if not exists rounds (
 create table if not exists best (
   one integer primary key check (one = 0), round integer, model text not null, value real not null
 );
+create table if not exists stated (
+  one integer primary key check (one = 0), statement blob not null, signatures text not null
+);
 """
 
 
@@ -175,6 +178,23 @@ class Store:
         with self._database.writing() as rows:
             values = (best.round, best.model, best.value)
             rows.execute("insert or replace into best values (0, ?, ?, ?)", values)
+
+    def newest(self) -> tuple[int, str]:
+        """The last round that was recorded, and the digest of its model."""
+        query = "select round, model from rounds order by round desc limit 1"
+        number, model = self._database.execute(query).fetchone()
+        return number, model
+
+    def stated(self) -> tuple[bytes, dict[str, Any]] | None:
+        """The last statement that members countersigned, and what they signed (``witness``)."""
+        row = self._database.execute("select statement, signatures from stated").fetchone()
+        return None if row is None else (row[0], json.loads(row[1]))
+
+    def set_stated(self, statement: bytes, signatures: Mapping[str, Any]) -> None:
+        """Keep that in place of the one before it."""
+        with self._using, self._database.writing() as rows:
+            values = (statement, json.dumps(signatures))
+            rows.execute("insert or replace into stated values (0, ?, ?)", values)
 
     def close(self) -> None:
         """Close the journal and let another process have it; a ``put`` is finished first."""

@@ -117,39 +117,36 @@ class Writer:
         salt = secrets.token_bytes(_SALT)
         self._keys = vault._of(salt, purpose)
         self._bound = MAGIC + salt
-        self._rest = bytearray()  # of the chunk that is not whole
+        self._rest = memoryview(bytearray(CHUNK))  # what is not sealed yet: one buffer for all
+        self._filled = 0
         self._number = 0
         self._put(self._bound + bytes(HEADER - _BOUND))
 
     def write(self, data: memoryview) -> None:
         """Seal the next bytes. A chunk is written once another byte follows it."""
-        at = 0
-        while len(self._rest) + len(data) - at > CHUNK:
-            take = CHUNK - len(self._rest)
-            piece = data[at : at + take]
-            if self._rest:
-                self._rest += piece
-                piece = memoryview(self._rest)
-            self._seal(piece, last=False)
-            self._rest = bytearray()
-            at += take
-        self._rest += data[at:]
+        while data:
+            if self._filled == CHUNK:
+                self._seal(last=False)
+            taken = data[: CHUNK - self._filled]
+            self._rest[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            data = data[len(taken) :]
 
     def finish(self, name: str) -> None:
         """Seal the last chunk and say what the file is, which stands at its end then."""
-        size = self._number * CHUNK + len(self._rest)
-        self._seal(memoryview(self._rest), last=True)
-        self._rest = bytearray()
+        size = self._number * CHUNK + self._filled
+        self._seal(last=True)
         told = size.to_bytes(_SIZE, "big")
         self._file.seek(_BOUND)
         self._put(told + _header_tag(self._keys, self._bound + told, name))
         self._file.seek(_length(size))
 
-    def _seal(self, chunk: memoryview, *, last: bool) -> None:
+    def _seal(self, *, last: bool) -> None:
         if self._number >= _MOST_CHUNKS:
             raise Bug("a sealed file of more than 2**32 chunks")
         nonce = _nonce(self._keys, self._number, last=last)
         self._number += 1  # first: what failed to be written is not sealed again by this key
+        chunk, self._filled = self._rest[: self._filled], 0
         self._put(self._keys.chunks.encrypt(nonce, chunk, self._bound))
 
     def _put(self, data: bytes) -> None:
@@ -166,9 +163,10 @@ class Reader(io.RawIOBase):
         self._path = path
         self._at = 0
         self._number, self._chunk = -1, b""
+        self._sealed = bytearray(CHUNK + TAG)
         self._file = path.open("rb", buffering=0)
         try:
-            head = _all(self._file, HEADER)
+            head = bytes(self._sealed[: _fill(self._file, memoryview(self._sealed)[:HEADER])])
             told, self._bound = head[:-KEY], head[:_BOUND]
             self.size = int.from_bytes(head[_BOUND : _BOUND + _SIZE], "big")
             if len(head) != HEADER or not head.startswith(MAGIC):
@@ -227,7 +225,8 @@ class Reader(io.RawIOBase):
         last = number == _chunks(self.size) - 1
         length = self.size - number * CHUNK if last else CHUNK
         self._file.seek(HEADER + number * (CHUNK + TAG))
-        chunk = _all(self._file, length + TAG)
+        chunk = memoryview(self._sealed)[: length + TAG]
+        chunk = chunk[: _fill(self._file, chunk)]
         try:
             return self._keys.chunks.decrypt(
                 _nonce(self._keys, number, last=last), chunk, self._bound
@@ -266,9 +265,9 @@ def _length(size: int) -> int:
     return HEADER + size + _chunks(size) * TAG
 
 
-def _all(file: io.RawIOBase, length: int) -> bytes:
-    """So many bytes, or what is there."""
-    found = bytearray()
-    while len(found) < length and (piece := file.read(length - len(found))):
-        found += piece
-    return bytes(found)
+def _fill(file: io.RawIOBase, view: memoryview) -> int:
+    """Read until a buffer is full, or the file ends; how many bytes."""
+    filled = 0
+    while filled < len(view) and (got := file.readinto(view[filled:])):
+        filled += got
+    return filled

@@ -121,6 +121,10 @@ class Workspace:
         """What a local party has seen of others' logs (``trust.heads``)."""
         return self.cert / "heads" / name
 
+    def stated(self, name: str, plan: str) -> Path:
+        """How far the run of a plan had come, as a local party was told (``trust.stated``)."""
+        return self.cert / "stated" / name / f"{plan[:16]}.json"
+
     @property
     def data(self) -> Path:
         """The party's data, unless ``plan/data.yaml`` points elsewhere."""

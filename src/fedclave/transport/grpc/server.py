@@ -163,6 +163,8 @@ class Service:
             first.hello.instance,
             address_of(context),
             lambda: self._door.withheld(context),
+            version=version,
+            pem=certificate_of(context),
         )
         await context.write(
             pb.Down(
@@ -171,6 +173,8 @@ class Service:
                 )
             )
         )
+        if self._hub.witness is not None and first.hello.stated:
+            self._hub.witness.shown(member.name, first.hello.stated)
         await self._hub.join(session)
         reason = "the connection was lost"
         try:
@@ -242,9 +246,17 @@ class Service:
                 self._hub.progress(session.member, up.progress.request, up.progress.step)
             elif kind == "pong":
                 session.alive.set()
+            elif kind == "countersigned":
+                self._countersigned(session, up.countersigned)
             else:
                 raise Refused(Code.MALFORMED, f"a {kind or 'nameless'} message after the hello")
         return "it closed the connection"
+
+    def _countersigned(self, session: Session, given: pb.Countersigned) -> None:
+        if self._hub.witness is not None:
+            self._hub.witness.countersigned(
+                session.member, session.pem, given.statement, given.signature
+            )
 
     async def _fetch(self, member: gate.Member, asked: pb.FetchRequest, context: Context) -> None:
         digest = frames.sha256(asked.digest)
