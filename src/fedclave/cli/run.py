@@ -184,7 +184,7 @@ async def aggregate(
         kept = None if keep_updates is None else Kept(keep_updates, medium).begin().keep
         rules = _rules(workspace, plan, _asked(members, hub))
         witness = None
-        if seal_state:
+        if seal_state and over is None:
             witness = hub.witness = witnessing.witness(party, store, events, side, ledger)
         transport = hub if witness is None else Witnessed(hub, witness, events, hub.state)
         run = Aggregator(rules, store, transport, events, ledger, kept)
