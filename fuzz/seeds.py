@@ -34,6 +34,7 @@ from fedclave.trust import (
     release,
     requests,
     sealed,
+    stated,
 )
 from fedclave.trust.checkpoint import Head
 from fedclave.trust.collateral import Collateral
@@ -200,6 +201,22 @@ def envelopes() -> list[bytes]:
 def shown() -> list[bytes]:
     """Heads of a log with their key."""
     return [heads.show(_note(size), parties.PEER) for size in (5, 0, 1)]
+
+
+def stated_() -> list[bytes]:
+    """How far runs have come."""
+    made = [
+        stated.state(
+            parties.LOG,
+            plan="a" * 64,
+            contract="c" * 64,
+            round_=number,
+            model="b" * 64,
+            head=_note(5).decode(),
+        )
+        for number in (0, 5)
+    ]
+    return [one.raw for one in made]
 
 
 def splits() -> list[bytes]:

@@ -40,6 +40,7 @@ from fedclave.trust import (
     sgx_verify,
     signing,
     sigstruct,
+    stated,
     tcb,
     tokens,
 )
@@ -320,6 +321,11 @@ TARGETS: dict[str, Target] = {
     "accepted": Target(what="either, signed", seeds=seeds.agreed, run=_accepted),
     "envelope": Target(what="DSSE envelopes", seeds=seeds.envelopes, run=_envelope),
     "head": Target(what="a log's head with its key", seeds=seeds.shown, run=heads.read),
+    "stated": Target(
+        what="how far a run has come",
+        seeds=seeds.stated_,
+        run=_one_form(stated.parse, lambda made: made.raw),  # type: ignore[attr-defined]
+    ),
     "split": Target(
         what="two heads that contradict",
         seeds=seeds.splits,

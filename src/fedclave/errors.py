@@ -61,6 +61,7 @@ class Code(StrEnum):
     LOG_OLDER = "log-older"
     LOG_FORK = "log-fork"
     LOG_AGGREGATE = "log-aggregate"
+    SET_BACK = "set-back"
 
     # Attestation: what a verifier of evidence finds (RFC 9334); docs/reference/errors.md
     ATT_MALFORMED = "ATT-MALFORMED"
@@ -134,6 +135,7 @@ MEANING: dict[Code, str] = {
     Code.LOG_OLDER: "a log's head is older than one that was seen before",
     Code.LOG_FORK: "a log's key signed two histories: it shows each party its own, or rewrote one",
     Code.LOG_AGGREGATE: "a round computed again from its updates is not what the log says",
+    Code.SET_BACK: "the aggregator's state is older than what it stated before",
     Code.CANNOT_OPEN: "something sealed was changed, or is for another key, contract or purpose",
     Code.ATT_MALFORMED: "the evidence does not parse, or has bytes that no format explains",
     Code.ATT_UNSUPPORTED: "a kind or version of evidence that this build does not verify",

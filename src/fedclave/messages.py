@@ -12,7 +12,7 @@ from fedclave.tensors import Tensors
 Scalar = bool | int | float | str
 On = Literal["global", "local"]
 
-WIRE_VERSIONS = (1,)
+WIRE_VERSIONS = (1, 2)
 """Versions of the wire protocol that this build speaks; peers take the highest that both have."""
 
 

@@ -16,18 +16,19 @@ import hashlib
 import json
 import os
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
 from math import prod
 from pathlib import Path
-from threading import get_ident
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedclave.durable import Opens, as_it_is, write_file
+from fedclave.durable import sync_folder as sync_folder
 from fedclave.errors import Code, Refused
 
 Array = NDArray[Any]
@@ -57,7 +58,6 @@ MAX_HEADER = 16 * 2**20  # bytes
 MAX_DIMENSIONS = 32  # NumPy 1's own limit; NumPy 2 has 64
 MAX_SIZE = 2**63 - 1  # of a dimension, an offset or a tensor's bytes: what NumPy can address
 BLOCK = 2**20  # bytes written or hashed at a time
-_SPARE = ".spare"
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def write(path: Path, tensors: Tensors) -> str:
     Temporary file, fsync, rename, fsync of the folder: after a crash there is the old file or the
     new one. ``OSError`` passes through, with the temporary file removed.
     """
-    return _write(path.parent, lambda digest: path.name, pieces(tensors), durable=True)
+    return write_file(path.parent, lambda digest: path.name, pieces(tensors), durable=True)
 
 
 def write_export(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> None:
@@ -202,7 +202,7 @@ def write_export(path: Path, tensors: Tensors, metadata: Mapping[str, str]) -> N
     data = pieces(tensors)
     next(data)
     header = memoryview(layout_of(tensors).header_with(metadata))
-    _write(path.parent, lambda digest: path.name, chain([header], data), durable=True)
+    write_file(path.parent, lambda digest: path.name, chain([header], data), durable=True)
 
 
 def metadata(path: Path) -> Mapping[str, str]:
@@ -222,48 +222,23 @@ def write_content(
     Not ``durable``: whole after a crash of the process, perhaps not after one of the machine.
     """
     data = pieces(tensors, known)
-    return _write(folder, lambda digest: f"{digest}.safetensors", data, durable=durable)
-
-
-def store_content(folder: Path, pieces: Iterator[memoryview]) -> str:
-    """Write bytes that are a whole file already, durably, as ``write_content`` does."""
-    return _write(folder, lambda digest: f"{digest}.safetensors", pieces, durable=True)
-
-
-def retire(path: Path) -> None:
-    """Drop a file that is needed no more; its folder's next write may go over it.
-
-    Memory that the page cache holds already is cheaper than new memory: much so on virtual
-    machines that give back what they do not use (docs/explanation/performance.md).
-    """
-    spare = path.with_name(_SPARE)
-    if spare.exists():
-        path.unlink(missing_ok=True)
-    else:
-        path.rename(spare)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and new names in a folder durable (fsync(2) of the directory)."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return write_file(folder, lambda digest: f"{digest}.safetensors", data, durable=durable)
 
 
 class Stored(Mapping[str, Array]):
     """The tensors of a file, each read when it is asked for: memory holds what is in use only."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, opens: Opens = as_it_is) -> None:
         self.path = path
-        total = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(8)
+        self._opens = opens
+        with opens(path) as file:
+            total = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            head = file.read(8) or b""
             length = int.from_bytes(head, "little")
             if length > min(MAX_HEADER, total):
                 raise _malformed(f"{path.name}: the header's length does not fit the file")
-            self.layout = parse_layout(head + file.read(length), total)
+            self.layout = parse_layout(head + (file.read(length) or b""), total)
         self.size = total
         self._base = 8 + length
         self._entries = {entry.name: entry for entry in self.layout.entries}
@@ -271,7 +246,7 @@ class Stored(Mapping[str, Array]):
     def __getitem__(self, name: str) -> Array:
         entry = self._entries[name]
         array = np.empty(entry.shape, DTYPES[entry.dtype])
-        with self.path.open("rb", buffering=0) as file:
+        with self._opens(self.path) as file:
             file.seek(self._base + entry.start)
             raw, at = array.reshape(-1).view(np.uint8).data, 0
             while at < len(raw):
@@ -288,9 +263,9 @@ class Stored(Mapping[str, Array]):
         return len(self._entries)
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
+def file_digest(path: Path, opens: Opens = as_it_is) -> str:
+    """SHA-256 (hex) of a file's content: its bytes, if it is not sealed."""
+    with opens(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -312,37 +287,6 @@ def narrow(array: Array) -> Array:
     quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
     narrowed = np.where(np.isnan(flat), quiet, rounded).astype("<u2")
     return narrowed.view(BFLOAT16).reshape(array.shape)
-
-
-def _write(
-    folder: Path, name: Callable[[str], str], data: Iterator[memoryview], *, durable: bool
-) -> str:
-    sha = hashlib.sha256()
-    temporary = folder / f".{os.getpid()}.{get_ident()}.tmp"  # two threads may write at once
-    try:
-        with _over_spare(temporary) as file:
-            for piece in data:
-                sha.update(piece)
-                file.write(piece)
-            file.truncate()
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.rename(folder / name(sha.hexdigest()))
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(folder)
-    return sha.hexdigest()
-
-
-def _over_spare(temporary: Path) -> IO[bytes]:
-    try:
-        temporary.with_name(_SPARE).rename(temporary)
-    except FileNotFoundError:
-        return temporary.open("wb")
-    return temporary.open("r+b")
 
 
 def _code(name: str, array: Array) -> str:

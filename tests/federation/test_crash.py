@@ -16,11 +16,13 @@ from fedclave.engine import events, notebook, store
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(scope="module")
-def trials(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+@pytest.fixture(scope="module", params=["plain", "sealed"])
+def trials(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[Path, dict[str, Any]]:
     folder = tmp_path_factory.mktemp("crashes")
     run = subprocess.run(
-        [sys.executable, "-m", "tests.support.kill_trials", str(folder)],
+        [sys.executable, "-m", "tests.support.kill_trials", str(folder), request.param],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[2],

@@ -174,6 +174,7 @@ class Federation:
         for part in ("plan", "src", "data"):
             (folder / part).mkdir(parents=True)
         settings = {"rounds": 3, "settings": "{}", "deadline_s": 60, "fraction": 1.0}
+        self.sealing: bool = options.pop("sealing", False)
         self.proving: tuple[str, ...] = options.pop("proving", ())
         rules = options.pop("rules", {})
         unattested = options.pop("unattested", {})
@@ -319,7 +320,8 @@ class Federation:
 
     def _start(self, *command: str, home: Path | None = None) -> Party:
         simulated = ["--allow-simulated"] if self.proving else []
-        options = ["-C", str(home or self.folder), *simulated]
+        sealing = ["--seal-state"] if self.sealing else []
+        options = ["-C", str(home or self.folder), *simulated, *sealing]
         party = Party(*command[:2], *options, *command[2:], changes=self.changes)
         self._parties.append(party)
         return party

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A federation killed anywhere: ``python -m tests.support.kill_trials DIR`` says what comes of it.
+"""A federation killed anywhere, and what comes of it.
+
+``python -m tests.support.kill_trials DIR plain``, or ``sealed``.
 
 Each trial is a process of its own (forked, so that the imports are paid once) that runs the whole
 federation and sends itself SIGKILL at one point; a second process then goes on to the end.
@@ -10,13 +12,17 @@ import os
 import signal
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.local import Chaser, Federation, plan
+from tests.support.local import Chaser, Federation, plan, sealed
+
+from fedclave.engine.medium import PLAIN, Medium
 
 ROUNDS = 2
 TARGETS = {"anna": 1.0, "bernd": 2.0}
+MEDIA: dict[str, Callable[[Path], Medium]] = {"plain": lambda folder: PLAIN, "sealed": sealed}
 
 
 class Points:
@@ -38,11 +44,18 @@ class Points:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def outcome(folder: Path, points: Points) -> dict[str, Any]:
+def outcome(folder: Path, points: Points, medium: str) -> dict[str, Any]:
     """Run to the end; what is equal for all runs of this plan, and the points passed."""
     learners = {name: Chaser(target) for name, target in TARGETS.items()}
     agreed = plan(rounds=ROUNDS)
-    fed = Federation(folder=folder, plan=agreed, learners=learners, at=points.at, small=0)
+    fed = Federation(
+        folder=folder,
+        plan=agreed,
+        learners=learners,
+        at=points.at,
+        small=0,
+        medium=MEDIA[medium],
+    )
     run = fed.run()
     if run.error is not None:
         raise run.error
@@ -55,14 +68,14 @@ def outcome(folder: Path, points: Points) -> dict[str, Any]:
     return {"same": same, "points": points.passed}
 
 
-def child(folder: Path, points: Points) -> dict[str, Any] | None:
+def child(folder: Path, points: Points, medium: str) -> dict[str, Any] | None:
     """The outcome of a process; None if it was killed."""
     result = folder / "outcome.json"
     folder.mkdir(parents=True, exist_ok=True)
     pid = os.fork()
     if not pid:
         try:
-            result.write_text(json.dumps(outcome(folder, points)))
+            result.write_text(json.dumps(outcome(folder, points, medium)))
             os._exit(0)
         finally:
             os._exit(1)
@@ -75,18 +88,18 @@ def child(folder: Path, points: Points) -> dict[str, Any] | None:
     return read
 
 
-def main(folder: Path) -> dict[str, Any]:
+def main(folder: Path, medium: str) -> dict[str, Any]:
     """Kill once at each point; then one run at more and more points, again and again."""
-    undisturbed = child(folder / "undisturbed", Points(None))
+    undisturbed = child(folder / "undisturbed", Points(None), medium)
     assert undisturbed is not None
     once: dict[str, Any] = {}
     for number, point in enumerate(sorted(undisturbed["points"])):
-        killed = child(folder / str(number), Points(point)) is None
-        resumed = child(folder / str(number), Points(None))
+        killed = child(folder / str(number), Points(point), medium) is None
+        resumed = child(folder / str(number), Points(None), medium)
         assert resumed is not None
         once[point] = {"killed": killed, "same": resumed["same"]}
     kills = 0
-    while (last := child(folder / "often", Points(None, passes=kills + 1))) is None:
+    while (last := child(folder / "often", Points(None, passes=kills + 1), medium)) is None:
         kills += 1
     return {
         "undisturbed": undisturbed["same"],
@@ -96,4 +109,4 @@ def main(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]))))
+    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2])))

@@ -19,6 +19,7 @@ from fedclave.algorithms.folds import Range
 from fedclave.engine.aggregator import Aggregator, Rules
 from fedclave.engine.collaborator import Collaborator
 from fedclave.engine.events import Event, Events
+from fedclave.engine.medium import PLAIN, Medium, Sealed
 from fedclave.engine.notebook import Notebook
 from fedclave.engine.ports import Accept, Enough, Traffic, Transport
 from fedclave.engine.spool import SMALL, Body, Spool
@@ -28,6 +29,7 @@ from fedclave.messages import Fit, Packet, Pull, Reply, Request, Task
 from fedclave.plan import Plan
 from fedclave.tensors import Layout, Tensors, digest, encode, layout_of
 from fedclave.transport.local import LocalTransport
+from fedclave.trust.vault import Vault
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 TASKS = {"train": {"run": "fit"}, "validate": {"run": "evaluate", "on": ["global"]}}
@@ -54,6 +56,11 @@ def bounds(of: Plan) -> Range:
     """The plan's bounds on its sum."""
     names = ("limit", "max_weight", "max_members", "fraction_bits")
     return Range(**{name: getattr(of.fold, name) for name in names})
+
+
+def sealed(folder: Path) -> Medium:
+    """All of a federation's parties seal what they keep to the vault in its folder."""
+    return Sealed(Vault.open(folder / "cert/vault.key"), folder)
 
 
 class Chaser:
@@ -132,6 +139,7 @@ class Federation:
     initial: Tensors | None = None
     at: Callable[[str], None] = lambda point: None
     small: int = SMALL
+    medium: Callable[[Path], Medium] = lambda folder: PLAIN
 
     def run(self) -> Run:
         """Run until the plan is done or an error ends it; the error is in the outcome."""
@@ -140,7 +148,12 @@ class Federation:
 
     def store(self) -> Store:
         """The aggregator's."""
-        return Store(self.folder / "save", self.plan.digest, self._as("aggregator"))
+        return Store(
+            self.folder / "save",
+            self.plan.digest,
+            self._as("aggregator"),
+            self.medium(self.folder),
+        )
 
     async def _run(self, out: Run) -> Run:
         sink = Events(self.folder / "events.jsonl", lambda: NOW, out.events.append)
@@ -152,10 +165,10 @@ class Federation:
             store.begin(initial, {})
             members = {}
             for name, learner in self.learners.items():
-                notebook = Notebook(self.folder / name, self._as(name))
+                notebook = Notebook(self.folder / name, self._as(name), self.medium(self.folder))
                 stack.callback(notebook.close)
                 members[name] = self.collaborator(learner, notebook)
-            spool = Spool(self.folder / "spool", self.small)
+            spool = Spool(self.folder / "spool", self.small, self.medium(self.folder))
             transport = self.wrap(LocalTransport(members, store, spool), store)
             try:
                 await Aggregator(self.rules(), store, transport, sink).run()

@@ -17,6 +17,7 @@ SMALLEST: dict[str, tuple[str, tuple[str, ...]]] = {
     "log": ("--entries 200 --alone 5 --calls 5", ()),
     "round": ("--megabytes 1 --collaborators 1 --rounds 1", ()),
     "start": ("--repetitions 1", ()),
+    "vault": ("--size 2 --repeat 1", ()),
 }
 """Arguments of each, and what it needs that not everybody has."""
 
@@ -27,6 +28,7 @@ ROWS = {
     "log": ["inclusion: verify", "aim: "],
     "round": ["s/round", "x plain"],
     "start": ["fx --help", "aim: "],
+    "vault": ["write ", "read ", "journal of"],
 }
 
 

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "src" / "fedclave"
 GROUND = {
     "__version__",
     "canonical",
+    "durable",
     "errors",
     "locks",
     "messages",

@@ -19,6 +19,7 @@ from fedclave.cli.options import (
     PassphraseFile,
     ReleaseListen,
     RequestFile,
+    SealState,
     WorkspaceDir,
     Yes,
     command,
@@ -98,6 +99,7 @@ def start(
     release_listen: ReleaseListen = LISTEN_HERE,
     keep_updates: KeepUpdates = None,
     inside: Inside = False,
+    seal_state: SealState = False,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:
@@ -129,6 +131,7 @@ def start(
         allow_simulated=allow_simulated,
         release_listen=release_listen,
         keep_updates=keep_updates,
+        seal_state=seal_state,
     )
     if as_json:
         from dataclasses import replace
@@ -173,9 +176,10 @@ def _watch(party: "Party", work: "Callable[[Party], Coroutine[Any, Any, Ended]]"
 def _summary(party: "Party", ended: "Ended") -> list[str]:
     from shlex import quote
 
+    from fedclave.cli import vaults
     from fedclave.engine import journal
 
-    found = journal.read(party.workspace.save)
+    found = journal.read(party.workspace.save, vaults.found(party.workspace))
     pairs: dict[str, object] = {"final model": ended.path, "digest": ended.model}
     if ended.word is not None:
         pairs["attestation"] = console.stood(ended.word)

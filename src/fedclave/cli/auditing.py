@@ -175,6 +175,11 @@ class Ledger:
         except Refused as error:
             raise UserError(error.message) from error
 
+    @property
+    def last(self) -> int:
+        """The latest round that is in the log."""
+        return self._last
+
     def close(self) -> None:
         """Sign the last head, and let another process have the log."""
         self._log.checkpoint()

@@ -20,6 +20,7 @@ from fedclave.cli.options import (
     PassphraseFile,
     ReleaseListen,
     RequestFile,
+    SealState,
     WorkspaceDir,
     Yes,
     command,
@@ -141,6 +142,7 @@ def start(
     release_listen: ReleaseListen = LISTEN_HERE,
     keep_updates: KeepUpdates = None,
     inside: Inside = False,
+    seal_state: SealState = False,
     workspace: WorkspaceDir = Path(),
     as_json: JsonLines = False,
 ) -> None:
@@ -184,6 +186,7 @@ def start(
             allow_simulated=allow_simulated,
             release_listen=release_listen,
             keep_updates=keep_updates,
+            seal_state=seal_state,
         )
         digest = signals.run(work, advice)
         party.tell(

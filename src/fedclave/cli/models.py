@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from fedclave import tensors
+from fedclave.cli import vaults
 from fedclave.cli.audit import FOLDER
+from fedclave.durable import Opens, as_it_is
 from fedclave.engine import journal
+from fedclave.engine.medium import PLAIN, Medium
 from fedclave.errors import Refused, UserError
 from fedclave.tensors import BFLOAT16, Layout, Stored, widen
 from fedclave.trust import records
@@ -33,6 +36,8 @@ class Found:
     digest: str
     size: int  # bytes
     layout: Layout
+    opens: Opens
+    """How its file is opened: a run's state may be sealed."""
     round: int | None
     metrics: Mapping[str, float]
     word: str | None = None
@@ -49,9 +54,10 @@ def find(folder: Path, which: str) -> Found:
                 f"the {which} model is sealed to its owner: {workspace.sealed(which)}. Its owner"
                 f" runs 'fx model open {workspace.sealed(which).name} model.safetensors'"
             )
-        found = _of_run(workspace.save, which)
+        found = _of_run(workspace.save, which, vaults.found(workspace))
         found = replace(found, word=word_of(workspace, found.digest))
-        return replace(found, path=_marked(workspace, found) or found.path)
+        copy = _marked(workspace, found)
+        return found if copy is None else replace(found, path=copy, opens=as_it_is)
     path = Path(which)
     if not path.is_file():
         raise UserError(f"there is no model {which!r}. Name a file, or {', '.join(NAMES)}")
@@ -71,7 +77,7 @@ def export(found: Found, out: Path, *, force: bool) -> None:
     if out.exists() and not force:
         raise UserError(f"{out} exists. Choose another name, or replace it with --force")
     with output.new_file(out) as path:
-        write(Stored(found.path), path, found.word)
+        write(Stored(found.path, found.opens), path, found.word)
         if out.suffix == ".safetensors" and tensors.digest(Stored(path)) != found.digest:
             raise UserError(f"{out}: the copy differs from {found.path}. Check the disk")
 
@@ -82,8 +88,8 @@ def metrics_of(run: journal.Journal, number: int) -> Mapping[str, float]:
     return {name: value for name, value in measured.items() if "/global/" in name}
 
 
-def _of_run(save: Path, which: str) -> Found:
-    run = journal.read(save)
+def _of_run(save: Path, which: str, medium: Medium) -> Found:
+    run = journal.read(save, medium)
     if run is None or not run.models:
         raise UserError(f"{save} holds no run. Begin one with 'fx plan initialize'")
     if which == "best":
@@ -93,18 +99,24 @@ def _of_run(save: Path, which: str) -> Found:
     else:
         digest = run.models[0 if which == "initial" else max(run.models)]
         number = min(n for n, model in run.models.items() if model == digest)
-    path = save / "models" / f"{digest}.safetensors"
+    path = save / "models" / f"{digest}{medium.suffix}"
     if which == "initial" and not path.is_file():  # the store keeps the last two and the best
-        path = save / "initial.safetensors"
-    found = _found(which, path, run, number)
+        path, medium = save / "initial.safetensors", PLAIN
+    found = _found(which, path, run, number, medium.opens)
     if found.digest != digest:
         raise UserError(f"{path} is damaged: its digest is not {digest}. Restore it from a copy")
     return found
 
 
-def _found(name: str, path: Path, run: journal.Journal | None, number: int | None = None) -> Found:
+def _found(
+    name: str,
+    path: Path,
+    run: journal.Journal | None,
+    number: int | None = None,
+    opens: Opens = as_it_is,
+) -> Found:
     try:
-        stored = Stored(path)
+        stored = Stored(path, opens)
         digest = tensors.digest(stored)
     except Refused as error:
         raise UserError(f"{path} is not a whole safetensors file ({error.message})") from error
@@ -116,6 +128,7 @@ def _found(name: str, path: Path, run: journal.Journal | None, number: int | Non
         digest=digest,
         size=stored.size,
         layout=stored.layout,
+        opens=opens,
         round=number,
         metrics={} if run is None or number is None else metrics_of(run, number),
     )

@@ -222,6 +222,13 @@ KeepUpdates = Annotated[
         show_default="none is kept",
     ),
 ]
+SealState = Annotated[
+    bool,
+    typer.Option(
+        "--seal-state",
+        help="Keep models, updates and journals encrypted, with the key cert/vault.key.",
+    ),
+]
 LISTEN_HERE = "127.0.0.1:0"
 
 Member = Annotated[

@@ -4,7 +4,7 @@
     save/final.sealed, best.sealed             where the plan says so, and none in the clear
     save/final.safetensors, best.safetensors   else, where the plan asks for attestation: copies
                                                that have VERIFIED, SIMULATED or NOT ATTESTED in
-                                               their metadata
+                                               their metadata; or where the run's state is sealed
 
 The files in ``save/models`` are the engine's own: each is named by the digest of its bytes, so
 nothing can be added to them. A mark changes no model's digest, which is over the tensors alone.
@@ -23,7 +23,7 @@ from fedclave.engine.events import Events
 from fedclave.engine.ports import Traffic
 from fedclave.engine.store import State, Store
 from fedclave.plan import Plan
-from fedclave.tensors import Stored
+from fedclave.tensors import Tensors
 from fedclave.trust.attesting import Terms
 from fedclave.trust.judgement import Word
 from fedclave.workspace import output
@@ -62,20 +62,40 @@ class Publisher:
         if best is not None:
             found["best"] = self.store.path(best.model)
         if self.recipient is not None:
-            sealing.seal_models(self.workspace, self.terms, self.recipient, found, word)
+            sealing.seal_models(
+                self.workspace,
+                self.terms,
+                self.recipient,
+                found,
+                word,
+                opens=self.store.medium.opens,
+            )
             return Published(path=self.workspace.sealed("final"), word=word.value)
         for which, path in found.items():
-            mark(path, self.workspace.marked(which), self._word(path.stem))
+            mark(self.store.stored(path.stem), self.workspace.marked(which), self._word(path.stem))
         return Published(path=self.workspace.marked("final"), word=word.value)
 
     def _word(self, model: str) -> Word:
         return Word(models.word_of(self.workspace, model) or self.own)
 
 
-def mark(model: Path, target: Path, word: Word) -> None:
+def exported(workspace: Workspace, store: Store) -> Publish:
+    """Copies what a run that is sealed, and attests nothing, leaves: both models in the clear."""
+
+    def publish(state: State) -> Published:
+        best = store.best()
+        if best is not None:
+            tensors.write(workspace.marked("best"), store.stored(best.model))
+        tensors.write(workspace.marked("final"), state.params)
+        return Published(path=workspace.marked("final"))
+
+    return publish
+
+
+def mark(model: Tensors, target: Path, word: Word) -> None:
     """A copy of a model whose metadata says how those stood who made it."""
     with output.new_file(target) as temporary:
-        tensors.write_export(temporary, Stored(model), models.marked(word.value))
+        tensors.write_export(temporary, model, models.marked(word.value))
 
 
 async def run(aggregator: Aggregator, publish: Publish) -> Ended:

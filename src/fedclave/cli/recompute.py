@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedclave.algorithms import catalogue
+from fedclave.cli import vaults
 from fedclave.engine import keep
+from fedclave.engine.medium import Medium
 from fedclave.errors import Code, Refused, UserError
 from fedclave.plan import Plan, load
 from fedclave.tensors import Stored, Tensors, digest, file_digest
@@ -57,7 +59,8 @@ def rounds(
     params: Tensors = Stored(given)
     agreed = _agreed(workspace, plan, logged[0].contract)
     _require_initial(logged[0], agreed, given, digest(params))
-    return tuple(_computed(plan, params, logged, folders, until))
+    kept = _Kept(folders=folders, media=vaults.both(workspace))
+    return tuple(_computed(plan, params, logged, kept, until))
 
 
 def _agreed(workspace: Workspace, plan: Plan, contract: str | None) -> str | None:
@@ -101,7 +104,7 @@ def _require_initial(first: RoundRecord, agreed: str | None, given: Path, own: s
 
 
 def _computed(
-    plan: Plan, params: Tensors, logged: list[RoundRecord], folders: Sequence[Path], until: int
+    plan: Plan, params: Tensors, logged: list[RoundRecord], kept: "_Kept", until: int
 ) -> list[Same]:
     bounds = assemble.bounds(plan)
     algorithm = catalogue.make(plan.algorithm.name, plan.algorithm.settings, bounds)
@@ -116,7 +119,7 @@ def _computed(
                 f"the log has round {record.round} here, which began with model"
                 f" {record.model_before[:16]}; computed up to here is {model[:16]}",
             )
-        updates = _updates(record, folders)
+        updates = _updates(record, kept)
         summed, params, state = keep.again(algorithm, bounds, params, state, updates)
         model = digest(params)
         if summed != record.aggregate:
@@ -132,19 +135,27 @@ def _computed(
     return same
 
 
-def _updates(record: RoundRecord, folders: Sequence[Path]) -> list[tuple[Path, int]]:
-    updates: list[tuple[Path, int]] = []
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """Where updates may lie, and how."""
+
+    folders: Sequence[Path]
+    media: Sequence[Medium]
+
+
+def _updates(record: RoundRecord, kept: _Kept) -> list[tuple[Stored, int]]:
+    updates: list[tuple[Stored, int]] = []
     for part in record.members:
         if part.outcome != "folded" or part.packet is None or part.weight is None:
             continue
-        path = keep.find(folders, part.packet)
-        if path is None:
+        update = keep.find(kept.folders, part.packet, kept.media)
+        if update is None:
             raise UserError(
                 f"round {record.round}: the update of {part.name} ({part.packet}) is in none of"
-                f" {', '.join(map(str, folders))}. Get it from {part.name} or the aggregator's"
+                f" {', '.join(map(str, kept.folders))}. Get it from {part.name} or the aggregator's"
                 " operator (--keep-updates)"
             )
-        updates.append((path, part.weight))
+        updates.append((update, part.weight))
     return updates
 
 

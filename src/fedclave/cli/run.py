@@ -10,20 +10,32 @@ from pathlib import Path
 
 from fedclave.algorithms import assignment, catalogue
 from fedclave.algorithms.core import Algorithm
-from fedclave.cli import attesting, auditing, publishing, releasing, sealing, upkeep
+from fedclave.cli import (
+    attesting,
+    auditing,
+    publishing,
+    releasing,
+    sealing,
+    upkeep,
+    vaults,
+    witnessing,
+)
 from fedclave.cli.connecting import connector
 from fedclave.cli.options import LISTEN_HERE
 from fedclave.cli.party import Party
 from fedclave.cli.publishing import Ended, Publisher
+from fedclave.cli.sealing import Opened
 from fedclave.engine import ending, journal
 from fedclave.engine.aggregator import Aggregator, Rules
 from fedclave.engine.collaborator import Collaborator
+from fedclave.engine.ending import Publish
 from fedclave.engine.events import Events
 from fedclave.engine.keep import Kept
 from fedclave.engine.notebook import Notebook
 from fedclave.engine.spool import Spool
 from fedclave.engine.store import Store, lock
-from fedclave.errors import PlanError, UserError
+from fedclave.engine.witness import Witnessed
+from fedclave.errors import PlanError, Refused, UserError
 from fedclave.learners.base import Site
 from fedclave.plan import Plan
 from fedclave.tensors import Stored, Tensors
@@ -31,12 +43,14 @@ from fedclave.transport.grpc import memory
 from fedclave.transport.grpc.client import Client
 from fedclave.transport.grpc.door import Door
 from fedclave.transport.grpc.hub import Hub
+from fedclave.transport.grpc.pledge import Pledge
 from fedclave.transport.grpc.port import Server
 from fedclave.transport.grpc.server import Service
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors
 from fedclave.trust.judgement import Word
 from fedclave.trust.names import Role
+from fedclave.trust.stated import Remembered
 from fedclave.workspace import assemble, initial
 from fedclave.workspace.layout import Workspace
 from fedclave.workspace.members import LiveMembers
@@ -54,7 +68,7 @@ def set_aside(
     """
     save = workspace.save
     try:
-        found = journal.read(save)
+        found = journal.read(save, vaults.found(workspace))
         if found is None:
             return None
         if not found.opened and (found.plan, found.models.get(0)) == (plan.digest, model):
@@ -64,7 +78,7 @@ def set_aside(
                 f"{save} holds a run that has come to round {found.opened}. Go on with it ('fx"
                 " aggregator start'), or begin anew with --force, which moves it aside"
             )
-    except UserError:
+    except (UserError, Refused):
         if not force:
             raise
     held = lock(save / "federation.lock")
@@ -73,6 +87,7 @@ def set_aside(
         old.mkdir()
         for pattern in (
             "federation.db*",
+            "federation.vault",
             "models",
             "spool",
             "*.safetensors",
@@ -104,6 +119,7 @@ async def aggregate(
     allow_simulated: bool = False,
     release_listen: str = LISTEN_HERE,
     keep_updates: Path | None = None,
+    seal_state: bool = False,
 ) -> Ended:
     """Serve a plan's run to its end, from the last whole round on."""
     memory.keep_freed_chunks()
@@ -119,12 +135,13 @@ async def aggregate(
         side = stack.enter_context(
             attesting.side(party, "aggregator", allow_simulated=allow_simulated)
         )
-        store = Store(workspace.save, plan.digest)
+        medium = vaults.of_run(workspace, seal=seal_state)
+        store = Store(workspace.save, plan.digest, medium=medium)
         stack.callback(store.close)
         recipient = sealing.final_recipient(workspace, plan)
         events = Events(workspace.events, party.clock, party.listener)
         stack.callback(events.close)
-        spool = Spool(workspace.save / "spool")
+        spool = Spool(workspace.save / "spool", medium=medium)
         hub = Hub(spool, events)
         anchors = Anchors.read(workspace.cert)
         usher, ledger, own = None, None, Word.NOT_ATTESTED
@@ -137,7 +154,10 @@ async def aggregate(
             events.listen(ledger.take)
             events.emit("attestation", **standing.facts())
             usher = attesting.usher(party, side, ledger.shown)
-        over, publish = None, ending.as_it_lies
+        over: Opened | None = None
+        publish: Publish = ending.as_it_lies
+        if seal_state:
+            publish = publishing.exported(workspace, store)
         if side is not None:
             publish = Publisher(
                 workspace=workspace, store=store, terms=side.terms, own=own, recipient=recipient
@@ -161,9 +181,13 @@ async def aggregate(
             read=lambda: Credentials.read(workspace.cert, party.name),
             anchors=anchors.chain,
         )
-        kept = None if keep_updates is None else Kept(keep_updates).begin().keep
+        kept = None if keep_updates is None else Kept(keep_updates, medium).begin().keep
         rules = _rules(workspace, plan, _asked(members, hub))
-        run = Aggregator(rules, store, hub, events, ledger, kept)
+        witness = None
+        if seal_state and over is None:
+            witness = hub.witness = witnessing.witness(party, store, events, side, ledger)
+        transport = hub if witness is None else Witnessed(hub, witness, events, hub.state)
+        run = Aggregator(rules, store, transport, events, ledger, kept)
         async with (
             _serving(server, listen),
             _looked_after(party, "aggregator"),
@@ -172,7 +196,8 @@ async def aggregate(
             party.tell("listening", address=_reachable(listen, server.port, plan))
             before = len(store.records())
             if over is None:
-                ended = await publishing.run(run, publish)
+                running = publishing.run(run, publish)
+                ended = await (running if witness is None else witness.guarded(running))
                 spool.clear()
             else:
                 sealing.clear(workspace)
@@ -196,6 +221,7 @@ async def collaborate(
     allow_simulated: bool = False,
     release_listen: str = LISTEN_HERE,
     keep_updates: Path | None = None,
+    seal_state: bool = False,
 ) -> str:
     """Take part in a run until it is over; returns the digest of the final model."""
     memory.keep_freed_chunks()
@@ -216,7 +242,9 @@ async def collaborate(
             seed=plan.seed,
         )
         learner = assemble.learner(workspace, plan, site)
-        notebook = Notebook(workspace.notebook(party.name, plan.digest))
+        folder = workspace.notebook(party.name, plan.digest)
+        medium = vaults.of_member(workspace, folder, seal=seal_state)
+        notebook = Notebook(folder, medium=medium)
         stack.callback(notebook.close)
         client = Client(
             party.name,
@@ -231,9 +259,13 @@ async def collaborate(
                 notebook,
                 (lambda update: None)
                 if keep_updates is None
-                else Kept(keep_updates).begin().keep_file,
+                else Kept(keep_updates, medium).begin().keep_file,
             ),
             lambda event, fields: party.tell(event, **fields),
+            Pledge(
+                remembered=Remembered(workspace.stated(party.name, plan.digest), plan.digest),
+                key=lambda: Credentials.read(workspace.cert, party.name).private_key,
+            ),
         )
         renewed = "the certificate was renewed"
         async with _looked_after(party, "collaborator", lambda: client.reconnect(renewed)):

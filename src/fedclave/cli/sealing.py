@@ -2,8 +2,8 @@
 """The end of a run whose models leave it only sealed to their owner (``fx model open``).
 
 The final and the best model are written to ``save/final.sealed`` and ``save/best.sealed``; then
-those in the clear are removed. During the run they lie in ``save/models``: in an enclave that is a
-folder that Gramine encrypts, with a simulated TEE it is not.
+those of the run are removed. Until then they lie in ``save/models``, in the clear unless the run's
+state is sealed (``--seal-state``).
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from fedclave import tensors
 from fedclave.cli import models
+from fedclave.durable import Opens, as_it_is
+from fedclave.engine.medium import Sealed
 from fedclave.errors import UserError
 from fedclave.plan import Plan
 from fedclave.tensors import Stored
@@ -44,7 +46,13 @@ def final_recipient(workspace: Workspace, plan: Plan) -> bytes | None:
 
 
 def seal_models(
-    workspace: Workspace, terms: Terms, recipient: bytes, found: dict[str, Path], word: Word
+    workspace: Workspace,
+    terms: Terms,
+    recipient: bytes,
+    found: dict[str, Path],
+    word: Word,
+    *,
+    opens: Opens = as_it_is,
 ) -> None:
     """Leave the models of a run sealed to their owner, the final one last, and none in the clear.
 
@@ -58,14 +66,20 @@ def seal_models(
             transcript=found[which].stem,
             purpose=f"{which}-model:{word}",
         )
-        sealed.seal_file(recipient, found[which], workspace.sealed(which), context=context)
+        sealed.seal_file(
+            recipient, found[which], workspace.sealed(which), context=context, opens=opens
+        )
     clear(workspace)
 
 
 def clear(workspace: Workspace) -> None:
     """Remove the models that lie in the clear, once the sealed ones are there."""
     folder = workspace.save / "models"
-    for path in [*folder.glob("*.safetensors"), folder / ".spare"]:
+    for path in [
+        *folder.glob("*.safetensors"),
+        *folder.glob(f"*{Sealed.suffix}"),
+        folder / ".spare",
+    ]:
         path.unlink(missing_ok=True)
     tensors.sync_folder(folder)
 

@@ -80,6 +80,11 @@ def measure(
     if manifest is not None:
         from fedclave.cli import enclave
 
+        if base_image or gramine or image or simulated:
+            raise UserError(
+                "--manifest measures what the manifest says, and takes --libpal, --release and"
+                " --compare alone. Leave the others out"
+            )
         enclave.measure(manifest, libpal, release, compare or [], as_json)
         return
     from fedclave.workspace import layout

@@ -7,6 +7,7 @@ is done once. What a learner keeps between rounds is stored with it.
 """
 
 import asyncio
+import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,10 @@ class Collaborator:
             if self._job is not None and self._job[1] is job and job.done():
                 self._job = None
         return reply, self._notebook.packet_path(reply)
+
+    def opens(self, packet: Path) -> io.RawIOBase:
+        """The content of a packet's file."""
+        return self._notebook.medium.opens(packet)
 
     async def _begin(
         self, request: Request, fetch: Fetch, started: Started

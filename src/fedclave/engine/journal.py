@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedclave.engine.store import ANEW, Best
+from fedclave.engine.medium import PLAIN, Medium
+from fedclave.engine.store import ANEW, NAME, Best
 from fedclave.errors import Unavailable, UserError
 
 
@@ -24,17 +25,17 @@ class Journal:
     best: Best | None
 
 
-def read(folder: Path) -> Journal | None:
+def read(folder: Path, medium: Medium = PLAIN) -> Journal | None:
     """The journal in a folder, or None if there is none.
 
-    Raises ``UserError`` if it is damaged, ``Unavailable`` if the disk does not give it.
+    Raises ``UserError`` if it is damaged, ``Unavailable`` if the disk does not give it, ``Refused``
+    if it is sealed and not as this party sealed it.
     """
-    path = folder / "federation.db"
+    path = medium.journal(folder, NAME)
     if not path.is_file():
         return None
     try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as rows:
-            rows.execute("pragma query_only=on")
+        with closing(medium.rows(path)) as rows:
             return _read(rows)
     except sqlite3.OperationalError as error:  # a full or failing disk, ...
         raise Unavailable(

@@ -13,10 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedclave.engine.store import claim, drop_unfinished, writing
-from fedclave.errors import Unavailable, UserError
+from fedclave.durable import retire
+from fedclave.engine.medium import PLAIN, Medium
+from fedclave.engine.store import claim, drop_unfinished
+from fedclave.errors import Refused, Unavailable, UserError
 from fedclave.messages import Measurement, Packet, Reply, Request
-from fedclave.tensors import Layout, Stored, Tensors, file_digest, retire, write_content
+from fedclave.tensors import Layout, Stored, Tensors, file_digest, pieces
 
 POINTS = ("packet-written", "memory-written", "answered", "pruned")
 """Where a test can crash, in the order in which a round passes them."""
@@ -26,6 +28,11 @@ create table if not exists answers (
   round integer primary key, request text not null, reply text not null, memory text);
 """
 
+FAILURES = "failures.log"
+NAME = "collaborator"
+"""Of the journal."""
+
+_DIGEST = 64  # characters; other files are not named by one
 _FORGET = "delete from answers where round < (select max(round) from answers where round < ?)"
 """All but this round's answer and the one before it, in whichever round that was."""
 
@@ -33,22 +40,28 @@ _FORGET = "delete from answers where round < (select max(round) from answers whe
 class Notebook:
     """One member's folder for one plan. Keeps the last two answers."""
 
-    def __init__(self, folder: Path, at: Callable[[str], None] = lambda point: None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        at: Callable[[str], None] = lambda point: None,
+        medium: Medium = PLAIN,
+    ) -> None:
         self._folder = folder
         self._at = at
+        self.medium = medium
         self._using = threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._known: set[str] = set()  # content that this process wrote or hashed
         self._lock, self._database = claim(
-            folder, "collaborator", _SCHEMA, "move it away to begin anew"
+            folder, NAME, _SCHEMA, "move it away to begin anew", medium
         )
         drop_unfinished(folder)
 
     @property
     def failures(self) -> Path:
         """Where tracebacks of the member's own code go."""
-        return self._folder / "failures.log"
+        return self.medium.text(self._folder / FAILURES)
 
     def answered(self, request: str) -> Reply | None:
         """What was answered to this request, if its update is still there."""
@@ -71,7 +84,7 @@ class Notebook:
                 f"{self.content(row[0])}: what the learner keeps between rounds is missing or"
                 " damaged. Restore the folder from a copy, or remove it to begin without"
             )
-        return Stored(self.content(row[0]))
+        return Stored(self.content(row[0]), self.medium.opens)
 
     def packet_path(self, reply: Reply) -> Path | None:
         """The file of a reply's update."""
@@ -94,9 +107,8 @@ class Notebook:
 
     def report(self, what: str, error: BaseException) -> None:
         """Append the traceback of the member's own code."""
-        with self.failures.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(f"{what}\n")
-            file.write("".join(traceback.format_exception(error)) + "\n")
+        told = "".join(traceback.format_exception(error))
+        self.medium.append(self._folder / FAILURES, f"{what}\n{told}\n")
 
     def close(self) -> None:
         """Let another process have the folder. What still works on an answer is left alone."""
@@ -106,7 +118,7 @@ class Notebook:
 
     def _journal(self, request: Request, reply: Reply, digest: str | None) -> None:
         self._database.execute(f"pragma synchronous={'full' if digest else 'normal'}")
-        with writing(self._database, self._folder) as rows:
+        with self._database.writing() as rows:
             rows.execute("delete from answers where round >= ?", (request.round,))
             values = (request.round, request.id, json.dumps(asdict(reply)), digest)
             rows.execute("insert into answers values (?, ?, ?, ?)", values)
@@ -118,25 +130,31 @@ class Notebook:
         for reply, memory in self._database.execute("select reply, memory from answers"):
             kept.add(memory)
             kept.add((json.loads(reply)["packet"] or {}).get("digest"))
-        for path in self._folder.glob("*.safetensors"):
-            if path.stem not in kept:
+        for path in self._folder.glob(f"*{self.medium.suffix}"):
+            if path.stem not in kept and len(path.stem) == _DIGEST:
                 retire(path)
         self._known &= kept
 
     def content(self, digest: str) -> Path:
         """The file of an update, or of what the learner keeps."""
-        return self._folder / f"{digest}.safetensors"
+        return self._folder / f"{digest}{self.medium.suffix}"
 
     def _whole(self, digest: str) -> bool:
         path = self.content(digest)
-        whole = path.is_file() and (digest in self._known or file_digest(path) == digest)
+        try:
+            whole = path.is_file() and (
+                digest in self._known or file_digest(path, self.medium.opens) == digest
+            )
+        except Refused:  # sealed, and changed
+            whole = False
         if whole:
             self._known.add(digest)
         return whole
 
     def _write(self, tensors: Tensors, layout: Layout | None, *, durable: bool) -> str:
         try:
-            digest = write_content(self._folder, tensors, known=layout, durable=durable)
+            data = pieces(tensors, layout)
+            digest = self.medium.write(self._folder, data, durable=durable)
         except OSError as error:
             raise Unavailable(
                 f"{self._folder}: the update could not be stored ({error.strerror}). Free space,"

@@ -11,29 +11,29 @@ the page cache holds already is cheaper than new memory (docs/explanation/perfor
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from copy import copy
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 import numpy as np
 
+from fedclave.durable import Opens, as_it_is
+from fedclave.engine.medium import PLAIN, Medium
+from fedclave.engine.parts import BLOCK, SPARE, Part, retire_part
 from fedclave.errors import Code, Refused, Unavailable
 from fedclave.tensors import DTYPES, Array, Layout
 
 SMALL = 4 * 2**20  # bytes kept in memory
-BLOCK = 2**18  # bytes read back at a time
-SPARES = 16  # files kept to be written over
-_SPARE = "*.spare"
 
 
 class Body:
     """A complete, verified upload. ``blocks`` may be read several times, until ``discard``."""
 
-    def __init__(self, layout: Layout, content: bytearray | Path) -> None:
+    def __init__(self, layout: Layout, content: bytearray | Path, opens: Opens = as_it_is) -> None:
         self.layout = layout
         self._content = content
+        self._opens = opens
 
     @property
     def size(self) -> int:
@@ -56,7 +56,7 @@ class Body:
     def discard(self) -> None:
         """Free the memory or the file."""
         if isinstance(self._content, Path):
-            _retire(self._content)
+            retire_part(self._content)
         self._content = bytearray()
 
     def _in_memory(self, view: memoryview) -> Iterator[tuple[str, int, Array]]:
@@ -68,7 +68,7 @@ class Body:
     def _from_file(self, path: Path) -> Iterator[tuple[str, int, Array]]:
         buffer = bytearray(BLOCK)
         base = len(self.layout.header)
-        with path.open("rb", buffering=0) as file:
+        with self._opens(path) as file:
             for e in self.layout.entries:
                 dtype = DTYPES[e.dtype]
                 file.seek(base + e.start)
@@ -84,15 +84,25 @@ class Body:
 class Upload:
     """One upload in progress; ``offset`` is the next byte that it takes."""
 
-    def __init__(self, digest: str, layout: Layout, path: Path, small: int = SMALL) -> None:
+    def __init__(
+        self,
+        digest: str,
+        layout: Layout,
+        path: Path,
+        small: int = SMALL,
+        medium: Medium = PLAIN,
+    ) -> None:
         self.digest = digest
         self.layout = layout
         self.offset = 0
         self._sha = hashlib.sha256()
         self._memory: bytearray | None = bytearray() if layout.size <= small else None
         self._path = path
+        self._medium = medium
         self._superseded = False
-        self._file = None if self._memory is not None else self._resume()
+        self._part = None if self._memory is not None else medium.part(path)
+        if self._part is not None:
+            self.offset, self._sha = self._part.resume(layout.size, digest)
 
     def handed_on(self) -> Self:
         """Give a newer connection the upload; the older one can write no more."""
@@ -109,8 +119,8 @@ class Upload:
             raise Refused(Code.TOO_LARGE, f"more than the {self.layout.size} bytes of this round")
         if self._memory is not None:
             self._memory += view
-        elif self._file is not None:
-            self._store(self._file, view)
+        elif self._part is not None:
+            self._store(self._part, view)
         self._sha.update(view)
         self.offset += len(view)
 
@@ -125,24 +135,26 @@ class Upload:
         if self._sha.hexdigest() != self.digest:
             self.drop()
             raise Refused(Code.WRONG_DIGEST, "the uploaded bytes do not have the promised SHA-256")
+        if self._part is not None:
+            self._part.finish()
         self.close()
         content = self._memory if self._memory is not None else self._path
         if self._head(content) != self.layout.header:
             self.drop()
             raise Refused(Code.WRONG_TENSORS, "names, dtypes or shapes are not the model's")
-        return Body(self.layout, content)
+        return Body(self.layout, content, self._medium.opens_part)
 
     def pause(self) -> None:
         """A connection has ended: the file's length says how much came, also after a restart."""
-        if self._file is not None and not self._superseded:
-            self._file.truncate(self.offset)
+        if self._part is not None and not self._superseded:
+            self._part.pause(self.offset)
 
     def close(self) -> None:
         """Let go of the file; what is there can be resumed."""
-        if self._file is not None:
+        if self._part is not None:
             self.pause()
-            self._file.close()
-            self._file = None
+            self._part.close()
+            self._part = None
 
     def drop(self) -> None:
         """Forget the upload and its bytes."""
@@ -153,46 +165,27 @@ class Upload:
         length = len(self.layout.header)
         if isinstance(content, bytearray):
             return bytes(content[:length])
-        with content.open("rb") as file:
-            return file.read(length)
+        with self._medium.opens_part(content) as file:
+            return file.read(length) or b""
 
-    def _resume(self) -> IO[bytes]:
-        """Open the file; what an earlier process left is hashed and kept.
-
-        If it has the length of the whole and is not the whole, a spare file was being written over
-        when that process was killed. How far is not known: the upload begins anew.
-        """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        if not self._path.exists():
-            mode = "r+b" if _take_spare(self._path) else "w+b"
-            return self._path.open(mode, buffering=0)
-        file = self._path.open("r+b", buffering=0)
-        while self.offset <= self.layout.size and (piece := file.read(BLOCK)):
-            self._sha.update(piece)
-            self.offset += len(piece)
-        if self.offset >= self.layout.size and self._sha.hexdigest() != self.digest:
-            self.offset, self._sha = 0, hashlib.sha256()
-        return file
-
-    def _store(self, file: IO[bytes], view: memoryview) -> None:
-        """Write all of it at the offset, or nothing: a nearly full disk takes a part."""
-        at = 0
+    def _store(self, part: Part, view: memoryview) -> None:
+        """Write all of it at the offset, or nothing: then the upload goes on from ``offset``."""
         try:
-            while at < len(view):
-                at += os.pwrite(file.fileno(), view[at:], self.offset + at)
-        except OSError as error:
-            file.truncate(self.offset)
-            raise Unavailable(
-                f"{self._path}: the upload could not be stored ({error.strerror}). Free space"
-            ) from error
+            part.write(view, self.offset)
+        except Unavailable:
+            self.offset = part.recover(self.offset)
+            if not self.offset:
+                self._sha = hashlib.sha256()
+            raise
 
 
 class Spool:
     """The uploads of one aggregator: at most one a member at a time."""
 
-    def __init__(self, folder: Path, small: int = SMALL) -> None:
+    def __init__(self, folder: Path, small: int = SMALL, medium: Medium = PLAIN) -> None:
         self._folder = folder
         self._small = small
+        self._medium = medium
         self._uploads: dict[str, Upload] = {}
 
     def begin(self, member: str, digest: str, layout: Layout) -> Upload:
@@ -206,7 +199,7 @@ class Spool:
                 upload.drop()
             path = self._folder / f"{member}.{digest}.part"
             self._forget(member, but=path)
-            upload = Upload(digest, layout, path, self._small)
+            upload = Upload(digest, layout, path, self._small, self._medium)
         else:
             upload = upload.handed_on()
         self._uploads[member] = upload
@@ -225,7 +218,7 @@ class Spool:
             upload.drop()
         self._uploads.clear()
         if self._folder.is_dir():
-            for path in (*self._folder.glob("*.part"), *self._folder.glob(_SPARE)):
+            for path in (*self._folder.glob("*.part"), *self._folder.glob(SPARE)):
                 path.unlink(missing_ok=True)
 
     def _forget(self, member: str, but: Path) -> None:
@@ -233,18 +226,3 @@ class Spool:
         for path in self._folder.glob("*.part"):
             if path.stem.rpartition(".")[0] == member and path != but:
                 path.unlink(missing_ok=True)
-
-
-def _retire(path: Path) -> None:
-    """Keep a file that is needed no more for a later upload, unless there are enough of them."""
-    if sum(1 for _ in path.parent.glob(_SPARE)) < SPARES:
-        path.rename(path.with_suffix(".spare"))
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _take_spare(path: Path) -> bool:
-    for spare in path.parent.glob(_SPARE):
-        spare.rename(path)
-        return True
-    return False

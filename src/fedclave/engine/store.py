@@ -8,23 +8,27 @@ with the name of each such point, so that a test can crash there.
 """
 
 import json
-import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from fedclave import locks
+from fedclave.durable import retire
+from fedclave.engine.database import Database
+from fedclave.engine.medium import PLAIN, Medium
 from fedclave.errors import Refused, Unavailable, UserError
-from fedclave.tensors import Stored, Tensors, digest, file_digest, retire, write_content
+from fedclave.tensors import Stored, Tensors, digest, file_digest, pieces
 
 POINTS = ("opened", "model-written", "state-written", "recorded", "pruned")
 """The journal's points, in the order in which a round passes them."""
 
 ANEW = "begin anew with 'fx plan initialize --force'"
 """How to begin a run anew whose journal is lost."""
+
+NAME = "federation"
+"""Of the journal."""
 
 _NOTHING = digest({})
 _SCHEMA = """
@@ -34,6 +38,9 @@ create table if not exists rounds (
   round integer primary key, model text not null, state text not null, record text not null);
 create table if not exists best (
   one integer primary key check (one = 0), round integer, model text not null, value real not null
+);
+create table if not exists stated (
+  one integer primary key check (one = 0), statement blob not null, signatures text not null
 );
 """
 
@@ -61,15 +68,20 @@ class Store:
     """One run's journal and checkpoints in a folder; keeps the last two and the best model."""
 
     def __init__(
-        self, folder: Path, plan: str, at: Callable[[str], None] = lambda point: None
+        self,
+        folder: Path,
+        plan: str,
+        at: Callable[[str], None] = lambda point: None,
+        medium: Medium = PLAIN,
     ) -> None:
         self._folder = folder
         self._at = at
+        self.medium = medium
         self._using = threading.Lock()
         self.damaged: tuple[Path, ...] = ()
         (folder / "models").mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # models and journals are this party's own
-        self._lock, self._database = claim(folder, "federation", _SCHEMA, ANEW)
+        self._lock, self._database = claim(folder, NAME, _SCHEMA, ANEW, medium)
         try:
             self._require(plan)
         except BaseException:
@@ -79,7 +91,11 @@ class Store:
 
     def path(self, digest: str) -> Path:
         """Where content with this digest lies, or would."""
-        return self._folder / "models" / f"{digest}.safetensors"
+        return self._folder / "models" / f"{digest}{self.medium.suffix}"
+
+    def stored(self, digest: str) -> Stored:
+        """The tensors with this digest. ``OSError``, ``Refused``: they are not there, or whole."""
+        return Stored(self.path(digest), self.medium.opens)
 
     def begin(self, params: Tensors, algorithm: Tensors) -> State:
         """Record the initial model as round 0; does nothing if that was done."""
@@ -106,8 +122,8 @@ class Store:
                 return State(
                     round=number,
                     model=model,
-                    params=Stored(self.path(model)),
-                    algorithm=Stored(self.path(state)),
+                    params=self.stored(model),
+                    algorithm=self.stored(state),
                 )
             damaged.append(number)
         if damaged:
@@ -125,7 +141,7 @@ class Store:
 
     def open(self, number: int, assignment: Mapping[str, tuple[str, ...]]) -> None:
         """Journal that a round opens with this assignment."""
-        with self._writing() as rows:
+        with self._database.writing() as rows:
             text = json.dumps({m: list(t) for m, t in assignment.items()})
             rows.execute("insert or replace into opened values (?, ?)", (number, text))
         self._at("opened")
@@ -141,8 +157,8 @@ class Store:
         return State(
             round=number,
             model=model,
-            params=Stored(self.path(model)),
-            algorithm=Stored(self.path(state)),
+            params=self.stored(model),
+            algorithm=self.stored(state),
         )
 
     def records(self) -> list[dict[str, Any]]:
@@ -159,9 +175,26 @@ class Store:
 
     def set_best(self, best: Best) -> None:
         """Keep this model as the best."""
-        with self._writing() as rows:
+        with self._database.writing() as rows:
             values = (best.round, best.model, best.value)
             rows.execute("insert or replace into best values (0, ?, ?, ?)", values)
+
+    def newest(self) -> tuple[int, str]:
+        """The last round that was recorded, and the digest of its model."""
+        query = "select round, model from rounds order by round desc limit 1"
+        number, model = self._database.execute(query).fetchone()
+        return number, model
+
+    def stated(self) -> tuple[bytes, dict[str, Any]] | None:
+        """The last statement that members countersigned, and what they signed (``witness``)."""
+        row = self._database.execute("select statement, signatures from stated").fetchone()
+        return None if row is None else (row[0], json.loads(row[1]))
+
+    def set_stated(self, statement: bytes, signatures: Mapping[str, Any]) -> None:
+        """Keep that in place of the one before it."""
+        with self._using, self._database.writing() as rows:
+            values = (statement, json.dumps(signatures))
+            rows.execute("insert or replace into stated values (0, ?, ?)", values)
 
     def close(self) -> None:
         """Close the journal and let another process have it; a ``put`` is finished first."""
@@ -175,12 +208,13 @@ class Store:
         One with models and an empty journal is no new folder: the journal was lost.
         """
         known = self._database.execute("select 1 from run").fetchone() is not None
-        if not known and any((self._folder / "models").glob("*.safetensors")):
+        journal = self.medium.journal(self._folder, NAME).name
+        if not known and any((self._folder / "models").glob(f"*{self.medium.suffix}")):
             raise UserError(
-                f"{self._folder} holds models of a run, but its journal (federation.db) is empty or"
+                f"{self._folder} holds models of a run, but its journal ({journal}) is empty or"
                 f" new. Restore it from a copy, or {ANEW}"
             )
-        with self._writing() as rows:
+        with self._database.writing() as rows:
             rows.execute("insert into run select ? where not exists (select 1 from run)", (plan,))
         (found,) = self._database.execute("select plan from run").fetchone()
         if found != plan:
@@ -196,7 +230,7 @@ class Store:
         self._at("model-written")
         state = self._write(algorithm)
         self._at("state-written")
-        with self._writing() as rows:
+        with self._database.writing() as rows:
             values = (number, model, state, json.dumps(record))
             rows.execute("insert or replace into rounds values (?, ?, ?, ?)", values)
         self._at("recorded")
@@ -209,7 +243,7 @@ class Store:
         if not tensors and self.path(_NOTHING).is_file():
             return _NOTHING  # most algorithms keep no state: one file serves all rounds
         try:
-            return write_content(models, tensors)
+            return self.medium.write(models, pieces(tensors))
         except OSError as error:
             raise Unavailable(
                 f"{models}: the checkpoint could not be written ({error.strerror})."
@@ -220,12 +254,16 @@ class Store:
     def _whole(self, digest: str) -> bool:
         path = self.path(digest)
         try:
-            return path.is_file() and file_digest(path) == digest and len(Stored(path)) >= 0
+            return (
+                path.is_file()
+                and file_digest(path, self.medium.opens) == digest
+                and len(self.stored(digest)) >= 0
+            )
         except (OSError, Refused):
             return False
 
     def _forget_after(self, number: int) -> None:
-        with self._writing() as rows:
+        with self._database.writing() as rows:
             rows.execute("delete from rounds where round > ?", (number,))
             rows.execute("delete from best where round > ?", (number,))  # its file may be lost too
 
@@ -245,14 +283,9 @@ class Store:
             kept |= {model, state}
         if (best := self.best()) is not None:
             kept.add(best.model)
-        for path in (self._folder / "models").glob("*.safetensors"):
+        for path in (self._folder / "models").glob(f"*{self.medium.suffix}"):
             if path.stem not in kept:
                 retire(path)
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with writing(self._database, self._folder) as rows:
-            yield rows
 
 
 def drop_unfinished(folder: Path) -> None:
@@ -261,11 +294,13 @@ def drop_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def claim(folder: Path, name: str, schema: str, anew: str) -> tuple[IO[bytes], sqlite3.Connection]:
-    """The folder's lock and its journal, both or neither. Raises as the two below do."""
+def claim(
+    folder: Path, name: str, schema: str, anew: str, medium: Medium
+) -> tuple[IO[bytes], Database]:
+    """The folder's lock and its journal, both or neither. Raises as ``lock`` and the medium do."""
     held = lock(folder / f"{name}.lock")
     try:
-        return held, open_database(folder / f"{name}.db", schema, anew)
+        return held, medium.database(medium.journal(folder, name), schema, anew)
     except BaseException:
         held.close()
         raise
@@ -281,49 +316,4 @@ def lock(path: Path) -> IO[bytes]:
         raise Unavailable(
             f"{path} cannot be locked ({error.strerror}). Change the folder's owner, or use a disk"
             " that has locks"
-        ) from error
-
-
-def open_database(path: Path, schema: str, anew: str) -> sqlite3.Connection:
-    """A journal that survives crashes: WAL, synchronous=FULL. A damaged one is a ``UserError``."""
-    try:
-        database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    except sqlite3.OperationalError as error:
-        raise Unavailable(f"{path} cannot be opened ({error}). Check the folder") from error
-    try:
-        database.execute("pragma journal_mode=wal")
-        database.execute("pragma synchronous=full")
-        (verdict,) = database.execute("pragma quick_check").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        database.executescript(schema)
-    except sqlite3.DatabaseError as error:
-        database.close()
-        if isinstance(error, sqlite3.OperationalError):  # in use, full disk, read-only, ...
-            raise Unavailable(
-                f"{path} cannot be used ({error}). Stop the process that holds it, or repair the"
-                " disk, then start again"
-            ) from error
-        raise UserError(
-            f"{path} is damaged ({error}). Restore it from a copy, or {anew}"
-        ) from error
-    return database
-
-
-@contextmanager
-def writing(database: sqlite3.Connection, folder: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction; a full disk is ``Unavailable`` and leaves the journal as it was."""
-    try:
-        database.execute("begin immediate")
-        try:
-            yield database
-            database.execute("commit")
-        except BaseException:
-            if database.in_transaction:  # SQLite has rolled back itself after some errors
-                database.execute("rollback")
-            raise
-    except sqlite3.DatabaseError as error:
-        raise Unavailable(
-            f"{folder}: the journal could not be written ({error}). Free space or stop the process"
-            " that holds it, then start again"
         ) from error

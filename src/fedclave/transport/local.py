@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """All members in this process: the same engine, without a wire."""
 
+import io
 from collections.abc import Mapping
-from pathlib import Path
 
 from fedclave.engine.collaborator import Collaborator
 from fedclave.engine.ports import Accept, Enough, Traffic
 from fedclave.engine.spool import Body, Spool
 from fedclave.engine.store import Store
 from fedclave.errors import Code, Refused
-from fedclave.messages import Reply, Request
-from fedclave.tensors import Layout, Stored, Tensors
+from fedclave.messages import Request
+from fedclave.tensors import Layout, Tensors
 
 CHUNK = 2**20  # bytes
 
@@ -33,19 +33,20 @@ class LocalTransport:
         if member is None:
             raise Refused(Code.UNKNOWN_MEMBER, f"no member {request.member!r} in this process")
         reply, packet = await member.answer(request, self._fetch)
-        await accept(reply, self._push(request.member, reply, packet, update))
+        body = None
+        if reply.packet is not None and packet is not None:
+            with member.opens(packet) as file:
+                body = self._push(request.member, reply.packet.digest, file, update)
+        await accept(reply, body)
 
     async def _fetch(self, digest: str, size: int) -> Tensors:
         self.traffic.down += size
-        return Stored(self._store.path(digest))
+        return self._store.stored(digest)
 
-    def _push(self, member: str, reply: Reply, packet: Path | None, update: Layout) -> Body | None:
-        if reply.packet is None or packet is None:
-            return None
-        upload = self._spool.begin(member, reply.packet.digest, update)
-        with packet.open("rb") as file:
-            file.seek(upload.offset)
-            while chunk := file.read(CHUNK):
-                upload.write(chunk)
-                self.traffic.up += len(chunk)
+    def _push(self, member: str, digest: str, file: io.RawIOBase, update: Layout) -> Body:
+        upload = self._spool.begin(member, digest, update)
+        file.seek(upload.offset)
+        while chunk := file.read(CHUNK):
+            upload.write(chunk)
+            self.traffic.up += len(chunk)
         return self._spool.commit(member, upload)

@@ -13,6 +13,7 @@ nonce holds the chunk's number and whether it is the last, so that none can be c
 repeated, exchanged or cut off. The key is new for each file: nonces need no random part.
 """
 
+import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fedclave import canonical
+from fedclave.durable import Opens, as_it_is
 from fedclave.errors import Refused, Unavailable, UserError
 from fedclave.tensors import sync_folder
 from fedclave.trust import files, release
@@ -46,16 +48,24 @@ _FILE_KEY = 32  # bytes
 _MOST_HEADER = 2**16 + 2048  # bytes
 
 
-def seal_file(recipient: bytes, source: Path, target: Path, *, context: Context) -> None:
+def seal_file(
+    recipient: bytes,
+    source: Path,
+    target: Path,
+    *,
+    context: Context,
+    opens: Opens = as_it_is,
+) -> None:
     """Seal a file of any size into another (0600), which is there whole or not at all.
 
+    ``opens``: how the source is opened, which may be sealed itself, in another way.
     ``Refused``: as ``seal``. ``UserError``: no source. ``Unavailable``: the target's disk.
     """
     key, shown = secrets.token_bytes(_FILE_KEY), context.encoded
     header = FILE_MAGIC + len(shown).to_bytes(2, "big") + shown
     header += release.seal(recipient, key, context=context, kind="file")
     cipher = AESGCM(key)
-    with _reading(source) as file, _writing(target) as out:
+    with _reading(source, opens) as file, _writing(target) as out:
         out.write(header)
         for number, chunk, last in _chunks(file, CHUNK):
             out.write(cipher.encrypt(_nonce(number, last), chunk, None))
@@ -153,9 +163,9 @@ def _chunks(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes, bool]]:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[BinaryIO]:
+def _reading(path: Path, opens: Opens = as_it_is) -> Iterator[BinaryIO]:
     try:
-        file = path.open("rb")
+        file = io.BufferedReader(opens(path))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}. Name a file that is there") from error
     with file:

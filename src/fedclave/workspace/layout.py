@@ -112,9 +112,18 @@ class Workspace:
         """The party's keys and certificates, 0700."""
         return self.own / "cert"
 
+    @property
+    def vault(self) -> Path:
+        """The key of what this party seals to itself (``trust.vault``)."""
+        return self.cert / "vault.key"
+
     def heads(self, name: str) -> Path:
         """What a local party has seen of others' logs (``trust.heads``)."""
         return self.cert / "heads" / name
+
+    def stated(self, name: str, plan: str) -> Path:
+        """How far the run of a plan had come, as a local party was told (``trust.stated``)."""
+        return self.cert / "stated" / name / f"{plan[:16]}.json"
 
     @property
     def data(self) -> Path:

@@ -93,7 +93,9 @@ def test_what_is_missing_or_unknown_is_named(fx: Fx, folder: Path) -> None:
     assert "--libpal" in fx()[1]["error"]["message"]
     code, said = fx("--libpal", str(folder / "nothing.so"))
     assert (code, "nothing.so" in said["error"]["message"]) == (2, True)
-    code, said = fx("--libpal", str(folder / "libpal.so"), "--gramine", "1.4")
+    code, said = fx("--libpal", str(folder / "libpal.so"), "--release", "1.4")
     assert (code, "1.4" in said["error"]["message"]) == (2, True)
+    code, said = fx("--libpal", str(folder / "libpal.so"), "--gramine", "gramine.deb")
+    assert (code, "--release" in said["error"]["message"]) == (2, True)
     (folder / "libpal.so").write_text("no binary")
     assert fx("--libpal", str(folder / "libpal.so"))[0] == 3

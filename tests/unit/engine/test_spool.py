@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedclave.engine.spool import BLOCK, SMALL, SPARES, Body, Spool
+from fedclave.engine.parts import BLOCK, SPARES
+from fedclave.engine.spool import SMALL, Body, Spool
 from fedclave.errors import Code, Refused, Unavailable
 from fedclave.tensors import Layout, Tensors, encode, layout_of
 

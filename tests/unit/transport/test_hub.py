@@ -60,6 +60,23 @@ class Town:
         return Packet(digest=digest, size=len(raw), weight=1)
 
 
+def test_members_of_the_first_wire_version_are_stated_nothing(tmp_path: Path) -> None:
+    async def told() -> list[list[str | None]]:
+        hub = Hub(Spool(tmp_path, 0), Events(None, lambda: datetime.now(UTC)))
+        sessions = [Session(f"member-{v}", "fp", "one", "there", version=v) for v in (1, 2, 1, 2)]
+        for session in sessions[:2]:
+            await hub.join(session)
+        hub.state(b"how far")
+        for session in sessions[2:]:
+            await hub.join(session)
+        return [
+            [down.WhichOneof("body") for down in list(session.down._queue) if down is not None]
+            for session in sessions
+        ]
+
+    assert asyncio.run(told()) == [[], ["stated"], [], ["stated"]]
+
+
 def heard(session: Session) -> list[Any]:
     """Verdicts that went down: None for accepted, else the code."""
     found = []

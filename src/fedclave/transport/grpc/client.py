@@ -25,6 +25,7 @@ from fedclave.messages import WIRE_VERSIONS, Packet, Reply, Request
 from fedclave.tensors import Tensors
 from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.frames import CHUNK, SERVICE
+from fedclave.transport.grpc.pledge import Pledge
 from fedclave.transport.grpc.proto import federation_pb2 as pb
 
 
@@ -57,7 +58,9 @@ class Client:
         connect: Connect,
         collaborator: Collaborator,
         notice: Notice = lambda event, fields: None,
+        pledge: Pledge | None = None,
     ) -> None:
+        self._pledge = pledge
         self.traffic = Traffic()
         self._member = member
         self._plan = plan
@@ -118,6 +121,7 @@ class Client:
                 plan=self._plan,
                 instance=self._instance,
                 software=f"fedclave/{fedclave.__version__}",
+                stated=b"" if self._pledge is None else self._pledge.begin(),
             )
             await call.write(pb.Up(hello=hello))
             self._stream = stream = _Stream(self, channel, call)
@@ -171,7 +175,7 @@ class Client:
             ready = await _within(call.read(), self._stall_s)
             if ready is grpc.aio.EOF:
                 await _ended(call)
-            with path.open("rb", buffering=0) as file:
+            with self._collaborator.opens(path) as file:
                 file.seek(ready.offset)
                 async with _moving(self._stall_s) as moved:
                     while chunk := file.read(CHUNK):
@@ -241,12 +245,18 @@ class _Stream:
 
     async def _handle(self, down: pb.Down) -> str | None:
         kind = down.WhichOneof("body")
-        notice = self._client._notice
+        notice, pledge = self._client._notice, self._client._pledge
         if kind == "welcome":
             self.welcomed = True
             notice("welcome", {"federation": down.welcome.federation})
+        elif kind == "stated":
+            if pledge is not None:
+                await self._send(await pledge.take(down.stated.statement))
         elif kind == "request":
-            self._start(frames.request_from_wire(down.request, self._client._member))
+            request = frames.request_from_wire(down.request, self._client._member)
+            if pledge is not None:
+                pledge.check(request)
+            self._start(request)
         elif kind == "verdict":
             notice("verdict", _verdict(down.verdict))
         elif kind == "withdrawn":

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from fedclave.engine.events import Events
 from fedclave.engine.ports import Accept, Enough, Traffic
 from fedclave.engine.spool import Body, Spool, Upload
+from fedclave.engine.witness import Witness
 from fedclave.errors import Code, Refused
 from fedclave.messages import Reply, Request
 from fedclave.tensors import Layout
 from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.proto import federation_pb2 as pb
 
+STATING = 2  # from which version of the wire on members are told how far a run has come
 PONG_S = 5.0  # how long a process has to show that it lives when another claims its name
 
 
@@ -32,6 +34,8 @@ class Session:
     withheld: Callable[[], Refused | None] = lambda: None
     """Why this member may not receive the model now."""
     down: "asyncio.Queue[pb.Down | None]" = field(default_factory=asyncio.Queue)
+    version: int = 1  # of the wire
+    pem: bytes = b""  # the certificate
     alive: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -80,6 +84,8 @@ class Hub:
     """Members by name, at most one session and one open request each."""
 
     def __init__(self, spool: Spool, events: Events) -> None:
+        self.witness: Witness | None = None
+        self._stated: pb.Down | None = None
         self.traffic = Traffic()
         self._spool = spool
         self._events = events
@@ -146,6 +152,8 @@ class Hub:
         self._sessions[member] = session
         self._certificates[member] = session.certificate
         self._events.emit("member_joined", member=member, address=session.address)
+        if self._stated is not None and session.version >= STATING:
+            session.down.put_nowait(self._stated)
         if (ask := self._asks.get(member)) is not None and not ask.is_judged:
             self._offer(session, ask)
         if self._done is not None:
@@ -167,6 +175,13 @@ class Hub:
         for member, ask in self._asks.items():
             if self._certificates.get(member) == certificate and not ask.answered.done():
                 ask.answered.set_exception(refused)
+
+    def state(self, statement: bytes) -> None:
+        """Tell everybody how far the run has come, also those who come later."""
+        self._stated = pb.Down(stated=pb.Stated(statement=statement))
+        for session in self._sessions.values():
+            if session.version >= STATING:
+                session.down.put_nowait(self._stated)
 
     def cut(self, member: str) -> None:
         """End a member's connection: its session is over. It may come back, and attest again."""

@@ -163,6 +163,8 @@ class Service:
             first.hello.instance,
             address_of(context),
             lambda: self._door.withheld(context),
+            version=version,
+            pem=certificate_of(context),
         )
         await context.write(
             pb.Down(
@@ -171,6 +173,8 @@ class Service:
                 )
             )
         )
+        if self._hub.witness is not None and first.hello.stated:
+            self._hub.witness.shown(member.name, first.hello.stated)
         await self._hub.join(session)
         reason = "the connection was lost"
         try:
@@ -242,20 +246,28 @@ class Service:
                 self._hub.progress(session.member, up.progress.request, up.progress.step)
             elif kind == "pong":
                 session.alive.set()
+            elif kind == "countersigned":
+                self._countersigned(session, up.countersigned)
             else:
                 raise Refused(Code.MALFORMED, f"a {kind or 'nameless'} message after the hello")
         return "it closed the connection"
+
+    def _countersigned(self, session: Session, given: pb.Countersigned) -> None:
+        if self._hub.witness is not None:
+            self._hub.witness.countersigned(
+                session.member, session.pem, given.statement, given.signature
+            )
 
     async def _fetch(self, member: gate.Member, asked: pb.FetchRequest, context: Context) -> None:
         digest = frames.sha256(asked.digest)
         self._door.check_model(context)
         self._hub.offered(member.name, digest)
         try:
-            file = self._store.path(digest).open("rb", buffering=0)
+            file = self._store.medium.opens(self._store.path(digest))
         except OSError as error:
             raise Refused(Code.NOT_FOUND, f"{digest[:12]} is not here any more") from error
         with file:
-            if asked.offset > os.fstat(file.fileno()).st_size:
+            if asked.offset > file.seek(0, os.SEEK_END):
                 raise Refused(Code.WRONG_OFFSET, f"offset {asked.offset} is past the end")
             file.seek(asked.offset)
             async with self._moving() as moved:
