@@ -28,7 +28,9 @@ from tests.support import inside_lists
 
 import fedclave
 from fedclave.trust import measure
+from fedclave.workspace.gramine import closure as closures
 from fedclave.workspace.images import content, prune, tree, wheels
+from fedclave.workspace.images.tree import Link, Node
 from fedclave.workspace.layout import Workspace
 
 SOURCES = Path(__file__).with_name("trace")
@@ -281,13 +283,13 @@ class Declared:
 
     @cached_property
     def libraries(self) -> frozenset[str]:
-        """The interpreter and the ELF closure of all that is loaded, as the loader finds them."""
-        files = [*self.image.prefix.rglob("*.so*"), *(STDLIB / "lib-dynload").glob("*.so")]
-        done = subprocess.run(
-            ["ldd", sys.executable, *map(str, files)], capture_output=True, text=True
-        )
-        found = re.findall(r"^\s+(?:\S+ => )?(/\S+) \(0x", done.stdout, re.MULTILINE)
-        return frozenset(os.path.realpath(path) for path in (*found, sys.executable))
+        """The interpreter and the libraries of all that is loaded, as an enclave's are found."""
+        interpreter = os.path.realpath(sys.executable)
+        own = [*self.image.files, *map(str, (STDLIB / "lib-dynload").glob("*.so"))]
+        files: dict[str, Node] = {path: tree.of_path(Path(path)) for path in own}
+        programs = {interpreter: tree.of_path(Path(interpreter)), **closures.elves(files)}
+        found = closures.closure({**_machine(), **files}, programs, frozenset())
+        return frozenset(os.path.realpath(path) for path in (*found.files, interpreter))
 
     @cached_property
     def trusted(self) -> frozenset[str]:
@@ -321,6 +323,20 @@ class Declared:
     def strange(self, seen: Seen) -> set[str]:
         """The environment variables that a process read, and no list has."""
         return set(seen.names) - inside_lists.SET.keys() - inside_lists.UNSET.keys() - NOTES
+
+
+def _machine() -> dict[str, Node]:
+    """The libraries of this machine, and the links among them."""
+    found: dict[str, Node] = {}
+    for folder in map(Path, (*closures.FOLDERS, sysconfig.get_config_var("LIBDIR"))):
+        if folder.is_symlink():
+            found[str(folder)] = Link(target=str(folder.readlink()))
+        for path in folder.resolve().glob("*.so*"):
+            if path.is_symlink():
+                found[str(path)] = Link(target=str(path.readlink()))
+            elif path.is_file():
+                found[str(path)] = tree.of_path(path)
+    return found
 
 
 def quoting(image: Image, command: list[str]) -> bool:

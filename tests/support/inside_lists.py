@@ -10,8 +10,11 @@ names it, and somebody decides.
 import os
 from types import MappingProxyType
 
-COMPUTING, HELPERS = 2, 44
-"""Threads of an enclave: those that compute, and all others; four of these are Gramine's own."""
+from fedclave.workspace.gramine import manifest
+
+SETTINGS = manifest.Settings(framework="numpy", size="4G", threads=2, isv_prod_id=1, isv_svn=1)
+THREADS = SETTINGS.max_threads - 4
+"""Threads that an enclave of these settings has room for; four more are Gramine's own."""
 
 _NAMES = "names of hosts: the manifest's own files"
 _LOCALE = "the locale; in an enclave there is none but C's own, and Python reads UTF-8 anyway"
@@ -53,20 +56,10 @@ SOCKETS = MappingProxyType(
 )
 """Unix sockets that a process may try."""
 
-SET = MappingProxyType(
-    {
-        "GRPC_DNS_RESOLVER": "native",
-        "GRPC_ENABLE_FORK_SUPPORT": "0",
-        "HOME": "/state",
-        "LC_ALL": "C.UTF-8",
-        "MALLOC_ARENA_MAX": "1",
-        "MKL_NUM_THREADS": str(COMPUTING),
-        "OMP_NUM_THREADS": str(COMPUTING),
-        "OPENBLAS_NUM_THREADS": str(COMPUTING),
-        "PATH": "/opt/fedclave/bin",
-        "TZ": "UTC",
-    }
-)
+_SET = manifest.environment(SETTINGS, ())
+_SET.pop("LD_LIBRARY_PATH")  # this machine's linker finds its libraries without
+
+SET = MappingProxyType(_SET)
 """Environment variables as a manifest sets them."""
 
 _UNSET = {
