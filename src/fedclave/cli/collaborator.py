@@ -88,16 +88,25 @@ def note_data(workspace: Any, name: str, data: Path) -> Path:
 
 @command(app, "generate-cert-request", "fx collaborator generate-cert-request -n alice")
 def generate_cert_request(
-    name: Member, workspace: WorkspaceDir = Path(), as_json: Json = False
+    name: Member,
+    allow_simulated: AllowSimulated = False,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
 ) -> None:
-    """Make a collaborator's key, which stays here, and cert/NAME.csr for the CA's operator."""
-    from fedclave.cli import exchange
+    """Make a collaborator's key, which stays here, and cert/NAME.csr for the CA's operator.
+
+    Where the plan wants collaborators to prove what they run, its TEE makes the key, and the
+    request carries the evidence.
+    """
+    from fedclave.cli import attesting, exchange
     from fedclave.plan import load
     from fedclave.workspace import layout
 
     opened = layout.open_(workspace)
+    plan = load(opened.plan)
+    attesting.run_from_source(plan, "collaborator", allow_simulated=allow_simulated)
     subject = exchange.Subject(workspace=opened, role="collaborator", name=name)
-    exchange.request(subject, load(opened.plan).name, (), as_json)
+    exchange.request(subject, plan, (), allow_simulated=allow_simulated, as_json=as_json)
 
 
 @command(
@@ -111,6 +120,7 @@ def certify(
     request: RequestFile = None,
     import_: AnswerFile = None,
     yes: Yes = False,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -119,12 +129,21 @@ def certify(
 
     At the CA: shows the request's fingerprint and asks whether the party sees the same, adds the
     name to plan/cols.yaml, and writes NAME.cert.pem to send back. At the party: shows the root's.
+    Where the plan wants collaborators to prove what they run, evidence must be in the request.
     """
     from fedclave.cli import exchange
     from fedclave.workspace import layout
 
     subject = exchange.Subject(workspace=layout.open_(workspace), role="collaborator", name=name)
-    exchange.certify(subject, request, import_, passphrase_file, yes=yes, as_json=as_json)
+    exchange.certify(
+        subject,
+        request,
+        import_,
+        passphrase_file,
+        yes=yes,
+        allow_simulated=allow_simulated,
+        as_json=as_json,
+    )
 
 
 @command(app, "start", "fx collaborator start -n alice -d data/alice.npz")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedclave.algorithms import assignment, catalogue
 from fedclave.algorithms.core import Algorithm
-from fedclave.cli import attesting, auditing, publishing, releasing, sealing, upkeep
+from fedclave.cli import attesting, auditing, proving, publishing, releasing, sealing, upkeep
 from fedclave.cli.connecting import connector
 from fedclave.cli.options import LISTEN_HERE
 from fedclave.cli.party import Party
@@ -33,10 +33,10 @@ from fedclave.transport.grpc.door import Door
 from fedclave.transport.grpc.hub import Hub
 from fedclave.transport.grpc.port import Server
 from fedclave.transport.grpc.server import Service
+from fedclave.trust.certifying import Prove
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors
 from fedclave.trust.judgement import Word
-from fedclave.trust.names import Role
 from fedclave.workspace import assemble, initial
 from fedclave.workspace.layout import Workspace
 from fedclave.workspace.members import LiveMembers
@@ -166,7 +166,7 @@ async def aggregate(
         run = Aggregator(rules, store, hub, events, ledger, kept)
         async with (
             _serving(server, listen),
-            _looked_after(party, "aggregator"),
+            _looked_after(party, proving.of_side(party, side)),
             attesting.reconsidered(party, usher, hub.cut, events.emit),
         ):
             party.tell("listening", address=_reachable(listen, server.port, plan))
@@ -236,7 +236,8 @@ async def collaborate(
             lambda event, fields: party.tell(event, **fields),
         )
         renewed = "the certificate was renewed"
-        async with _looked_after(party, "collaborator", lambda: client.reconnect(renewed)):
+        prove = proving.of_side(party, side)
+        async with _looked_after(party, prove, lambda: client.reconnect(renewed)):
             return await client.run(plan.network.patience_s, plan.network.stall_s)
 
 
@@ -311,7 +312,7 @@ async def _serving(server: Server, listen: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _looked_after(
-    party: Party, role: Role, renewed: Callable[[], None] = lambda: None
+    party: Party, prove: Prove, renewed: Callable[[], None] = lambda: None
 ) -> AsyncIterator[None]:
     """The party's certificate and revocation list are kept fresh in the background."""
     task = asyncio.create_task(
@@ -321,6 +322,7 @@ async def _looked_after(
             clock=party.clock,
             notice=lambda message: party.tell("certificate", message=message),
             renewed=renewed,
+            prove=prove,
         )
     )
     try:

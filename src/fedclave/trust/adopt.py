@@ -36,6 +36,7 @@ def adopt(cert_folder: Path, chain: bytes, revocations: bytes, *, root: str) -> 
             " somebody sits in between. Nothing was sent to it. Check the address, and ask the"
             " federation's operator",
         )
+    sent.require_measured("the chain that the service sent")
     try:
         number = crl.number(crl.parse(revocations, sent.issuing))
     except (ValueError, TypeError) as error:

@@ -8,6 +8,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from fedclave.errors import UserError
+from fedclave.trust import anchors
 from fedclave.workspace import output
 
 _IGNORED = (
@@ -112,6 +113,15 @@ class Workspace:
         """The party's keys and certificates, 0700."""
         return self.own / "cert"
 
+    @property
+    def measured_chain(self) -> Path | None:
+        """The federation's chain as an image brings it, measured with the code; None: it has none.
+
+        Whatever chain lies in ``state`` must have the same root (``anchors.hold_to``).
+        """
+        path = self.root / "cert" / "chain.pem"
+        return path if self.root != self.own and path.is_file() else None
+
     def heads(self, name: str) -> Path:
         """What a local party has seen of others' logs (``trust.heads``)."""
         return self.cert / "heads" / name
@@ -180,7 +190,10 @@ def keep_state_in(folder: Path | None) -> None:
 
 
 def open_(root: Path) -> Workspace:
-    """The workspace in a folder. Raises ``UserError`` if there is no plan in it."""
+    """The workspace in a folder. Raises ``UserError`` if there is no plan in it.
+
+    From then on this process trusts no CA but the one that is measured with it, if one is.
+    """
     workspace = Workspace(root, _state)
     if not workspace.plan.is_file():
         where = root.absolute()
@@ -188,6 +201,7 @@ def open_(root: Path) -> Workspace:
             f"{where} is not a workspace: it has no plan/plan.yaml. Go to one, or make one with"
             " 'fx workspace create --template numpy-digits DIR'"
         )
+    anchors.hold_to(workspace.measured_chain)
     return workspace
 
 
