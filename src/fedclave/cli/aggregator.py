@@ -146,9 +146,16 @@ def start(
         release_listen=release_listen,
         keep_updates=keep_updates,
     )
-    if as_json:
-        from dataclasses import replace
+    conduct(party, work, as_json)
 
+
+def conduct(
+    party: "Party", work: "Callable[[Party], Coroutine[Any, Any, Ended]]", as_json: bool
+) -> None:
+    """Do an aggregator's work to its end, and tell what happens, to people or as JSON lines."""
+    from dataclasses import replace
+
+    if as_json:
         signals.run(work(replace(party, listener=console.emit)), _ADVICE)
     else:
         _watch(party, work)

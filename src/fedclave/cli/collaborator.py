@@ -27,6 +27,8 @@ from fedclave.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from fedclave.cli.party import Party
 
 app = noun("collaborator", "Certify, test and run a collaborator.")
@@ -170,16 +172,41 @@ def start(
     started again, it goes on. If its own code failed in every round, the exit code is 2.
     """
     from dataclasses import replace
+    from functools import partial
 
     from fedclave.cli import attesting, run
-    from fedclave.cli.tally import Tally
-    from fedclave.cli.view import clean
     from fedclave.workspace import members
 
-    party = _party(workspace, name)
+    party = replace(_party(workspace, name), inside=inside)
     attesting.run_from_source(party.plan, "collaborator", allow_simulated=allow_simulated)
     path = members.data_path(party.workspace, name) if data is None else _found(data)
-    where = address or _address(party)
+    work = partial(
+        run.collaborate,
+        data=path,
+        address=address or find_address(party),
+        allow_simulated=allow_simulated,
+        release_listen=release_listen,
+        keep_updates=keep_updates,
+    )
+    conduct(party, address or find_address(party), work, as_json)
+
+
+def conduct(
+    party: "Party",
+    where: str,
+    work: "Callable[[Party], Coroutine[Any, Any, str]]",
+    as_json: bool,
+) -> None:
+    """Do a collaborator's work to its end, and tell what happens, to people or as JSON lines.
+
+    ``where`` is the aggregator's address.
+    """
+    from dataclasses import replace
+
+    from fedclave.cli.tally import Tally
+    from fedclave.cli.view import clean
+
+    name = party.name
     notebook = party.workspace.notebook(name, party.plan.digest)
     tally = Tally(name, notebook / "failures.log")
 
@@ -190,21 +217,13 @@ def start(
         elif not tally.repeats(event):
             _tell(event, name, party.plan.rounds)
 
-    party = replace(party, listener=listener, inside=inside)
+    party = replace(party, listener=listener)
     party.certified("collaborator")
     if not as_json:
         print(f"{name} asks {where} to be let into {party.plan.name!r}", flush=True)
     advice = f"Start again to go on: {_started(name)}"
     try:
-        work = run.collaborate(
-            party,
-            path,
-            where,
-            allow_simulated=allow_simulated,
-            release_listen=release_listen,
-            keep_updates=keep_updates,
-        )
-        digest = signals.run(work, advice)
+        digest = signals.run(work(party), advice)
         party.tell(
             "finished",
             model=digest,
@@ -236,7 +255,7 @@ def ping(
 
     party = _party(workspace, name)
     attesting.run_from_source(party.plan, "collaborator", allow_simulated=allow_simulated)
-    where = address or _address(party)
+    where = address or find_address(party)
     with attesting.side(party, "collaborator", allow_simulated=allow_simulated) as side:
         found = signals.run(standing.ask(party, where, side))
     value = standing.as_json(found)
@@ -274,7 +293,8 @@ def _party(folder: Path, name: str) -> "Party":
     )
 
 
-def _address(party: "Party") -> str:
+def find_address(party: "Party") -> str:
+    """Where a party finds the aggregator, if nobody says otherwise."""
     from fedclave.cli import upkeep
 
     known = upkeep.contacts(party.workspace.cert, party.name)

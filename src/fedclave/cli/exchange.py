@@ -112,7 +112,7 @@ def certify(
     if answer is not None:
         if source is not None:
             raise UserError("--request is for the CA, --import for the party. Give one of them")
-        value = _take(subject, answer, yes=yes, now=now)
+        value = take(subject, answer, yes=yes, now=now)
         lines = [*console.rows(value), *console.steps(*subject.starting)]
     else:
         vouch = Vouching(workspace=subject.workspace, allow_simulated=allow_simulated)
@@ -199,7 +199,7 @@ def deliver(
     return target
 
 
-def _take(subject: Subject, source: Path, *, yes: bool, now: datetime) -> dict[str, Any]:
+def take(subject: Subject, source: Path, *, yes: bool, now: datetime) -> dict[str, Any]:
     """Take in what the CA sent, after the gate's own checks."""
     cert = subject.workspace.cert
     data = files.read(source, "Name the file that the CA's operator sent")

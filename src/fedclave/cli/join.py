@@ -131,9 +131,14 @@ def _text(given: str) -> str:
 
 
 def check(workspace: "Workspace", token: "Token") -> None:
-    """Raise ``UserError`` unless a token is for this workspace's federation."""
-    from fedclave.errors import UserError
+    """Raise ``UserError`` unless a token is for this workspace's federation.
+
+    ``Refused``: it is of another CA than the one that is measured with the workspace.
+    """
+    from fedclave.errors import Code, Refused, UserError
     from fedclave.plan import load
+    from fedclave.trust.adopt import root_sha256
+    from fedclave.trust.anchors import Anchors
 
     name = load(workspace.plan).name
     if name != token.federation:
@@ -141,3 +146,12 @@ def check(workspace: "Workspace", token: "Token") -> None:
             f"the token is for federation {token.federation!r}, this workspace's plan is of"
             f" {name!r}. Run it in the workspace that was made from that federation's archive"
         )
+    if (chain := workspace.measured_chain) is not None:
+        own = Anchors.parse(chain.read_bytes(), crl=workspace.cert / "crl.pem", source=str(chain))
+        if root_sha256(own) != token.root:
+            raise Refused(
+                Code.FOREIGN_CERTIFICATE,
+                f"the token is of the CA with the root {token.root[:16]}, and {chain}, which is"
+                f" measured with the code, has {root_sha256(own)[:16]}: nothing was sent to it. Get"
+                " a token of this federation's own CA ('fx invite NAME')",
+            )
