@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedclave.trust import keys, pki, profiles
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.names import SERVERS, Identity, Role
+from fedclave.trust.profiles import Subject
 
 PASSPHRASE = b"correct horse"
 NOW = datetime(2031, 5, 1, 12, tzinfo=UTC)
@@ -48,9 +49,7 @@ def forge(
     """Credentials that the CA's key signed, but that ``Authority.issue`` would not have made."""
     key = key or keys.generate()
     leaf = profiles.leaf(
-        identity,
-        key.public_key(),
-        hosts,
+        Subject(identity=identity, public_key=key.public_key(), hosts=tuple(hosts)),
         issuer=authority.anchors.issuing,
         issuer_key=keys.load(authority.folder / "ca" / "issuing.key", PASSPHRASE),
         now=now,

@@ -53,20 +53,26 @@ def generate_cert_request(
             callback=options.host,
         ),
     ] = None,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     as_json: Json = False,
 ) -> None:
-    """Make the aggregator's key, which stays here, and cert/aggregator.csr for the CA."""
-    from fedclave.cli import exchange
+    """Make the aggregator's key, which stays here, and cert/aggregator.csr for the CA.
+
+    Where the plan wants the aggregator to prove what it runs, its TEE makes the key, and the
+    request carries the evidence.
+    """
+    from fedclave.cli import attesting, exchange
     from fedclave.cli.party import AGGREGATOR
     from fedclave.plan import load
     from fedclave.workspace import layout
 
     opened = layout.open_(workspace)
     plan = load(opened.plan)
+    attesting.run_from_source(plan, "aggregator", allow_simulated=allow_simulated)
     hosts = host or [plan.network.address.rpartition(":")[0].strip("[]")]
     subject = exchange.Subject(workspace=opened, role="aggregator", name=AGGREGATOR)
-    exchange.request(subject, plan.name, hosts, as_json)
+    exchange.request(subject, plan, hosts, allow_simulated=allow_simulated, as_json=as_json)
 
 
 @command(app, "certify", "fx aggregator certify", "fx aggregator certify --import FILE")
@@ -74,6 +80,7 @@ def certify(
     request: RequestFile = None,
     import_: AnswerFile = None,
     yes: Yes = False,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -81,7 +88,8 @@ def certify(
     """Sign the aggregator's request where the CA lies; or take in the CA's answer, elsewhere.
 
     Asks whether both sides see the same fingerprint. When key and CA are in one workspace, the
-    certificate is in place at once; else aggregator.cert.pem is the file to send back.
+    certificate is in place at once; else aggregator.cert.pem is the file to send back. Where the
+    plan wants the aggregator to prove what it runs, its evidence must be in the request.
     """
     from fedclave.cli import exchange
     from fedclave.cli.party import AGGREGATOR
@@ -89,7 +97,15 @@ def certify(
 
     opened = layout.open_(workspace)
     subject = exchange.Subject(workspace=opened, role="aggregator", name=AGGREGATOR)
-    exchange.certify(subject, request, import_, passphrase_file, yes=yes, as_json=as_json)
+    exchange.certify(
+        subject,
+        request,
+        import_,
+        passphrase_file,
+        yes=yes,
+        allow_simulated=allow_simulated,
+        as_json=as_json,
+    )
 
 
 @command(app, "start", "fx aggregator start", "fx aggregator start --listen 127.0.0.1:9000")
@@ -133,9 +149,16 @@ def start(
         keep_updates=keep_updates,
         seal_state=seal_state,
     )
-    if as_json:
-        from dataclasses import replace
+    conduct(party, work, as_json)
 
+
+def conduct(
+    party: "Party", work: "Callable[[Party], Coroutine[Any, Any, Ended]]", as_json: bool
+) -> None:
+    """Do an aggregator's work to its end, and tell what happens, to people or as JSON lines."""
+    from dataclasses import replace
+
+    if as_json:
         signals.run(work(replace(party, listener=console.emit)), _ADVICE)
     else:
         _watch(party, work)

@@ -28,7 +28,7 @@ from fedclave.trust.collateral_store import Reminder, Store
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.dcap import DcapJudge
 from fedclave.trust.dcap_within import Within
-from fedclave.trust.gate import SignedContract, Standing
+from fedclave.trust.gate import Standing
 from fedclave.trust.heads import Shown
 from fedclave.trust.names import Role
 from fedclave.trust.policy_file import SignedPolicy
@@ -90,14 +90,20 @@ def side(party: "Party", role: Role, *, allow_simulated: bool) -> Iterator[Side 
     policy = current_policy(workspace, plan, now)
     must = required(plan)
     with ExitStack() as stack:
-        attester: Attester | None = None
+        own: Attester | None = None
         if role in must:
-            attester = _attester(stack, workspace, role, signed, allow_simulated=allow_simulated)
+            own = attester(
+                stack,
+                workspace,
+                role,
+                signed.contract.measured_id,
+                allow_simulated=allow_simulated,
+            )
         yield Side(
             terms=Terms(federation=plan.name, contract=signed.id, policy=policy, required=must),
             role=role,
             name=party.name,
-            attester=attester,
+            attester=own,
             verifier=Verifier(
                 store=store(workspace, policy),
                 second=Within() if party.inside else stack.enter_context(DcapJudge()),
@@ -133,25 +139,34 @@ def simulated(workspace: Workspace) -> Path:
     return workspace.cert / "simulated"
 
 
-def _attester(
+def has_tee(workspace: Workspace, *, allow_simulated: bool) -> bool:
+    """Whether there is a TEE here, or a simulated one that counts."""
+    return sgx.DEVICE.exists() or (allow_simulated and (simulated(workspace) / "platform").is_dir())
+
+
+def attester(
     stack: ExitStack,
     workspace: Workspace,
     role: Role,
-    contract: SignedContract,
+    measured_id: str,
     *,
     allow_simulated: bool,
 ) -> Attester:
+    """Where this process gets its quotes from; a simulated TEE speaks of this code and contract.
+
+    ``UserError``: there is no TEE here.
+    """
     if sgx.DEVICE.exists():
         return sgx.SgxAttester()
     platform = simulated(workspace) / "platform"
-    if not allow_simulated or not platform.is_dir():
+    if not has_tee(workspace, allow_simulated=allow_simulated):
         raise UserError(
             f"the plan wants the {role} to prove what it runs, and there is no TEE here"
             f" ({sgx.DEVICE} is missing). Start it in an enclave (gramine-sgx); or, to try it"
             " where nothing needs protection: 'fx attest simulate', and --allow-simulated"
         )
     measure.check_interpreter()
-    measured = measure.measure_code(workspace.src, contract.contract.measured_id)
+    measured = measure.measure_code(workspace.src, measured_id)
     service = stack.enter_context(QuotingService.start(platform))
     return SimulatedAttester(service.socket, measured.digest)
 

@@ -11,6 +11,7 @@ import typer
 
 from fedclave.cli import console, signals
 from fedclave.cli.options import (
+    AllowSimulated,
     Json,
     JsonLines,
     PassphraseFile,
@@ -131,6 +132,7 @@ def renew(
         str | None,
         typer.Argument(metavar="NAME", help="Whose certificate. Without a name: the CA's own."),
     ] = None,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -140,6 +142,7 @@ def renew(
     Where the CA lies: certifies the party's key for another 7 days and writes the file to send it
     (in place at once, if the party's key is in this workspace). At a party that joined by a token:
     gets a new key certified by the CA's service. Running parties take the new one by themselves.
+    Who must prove what it runs makes a new request (generate-cert-request), or renews at the party.
     """
     from fedclave.cli import exchange
     from fedclave.errors import UserError
@@ -155,7 +158,7 @@ def renew(
     elif has_ca:
         value = _certify_again(opened, name, passphrase_file)
     else:
-        value = signals.run(_renew_at_service(opened, name))
+        value = _renew_at_service(opened, name, allow_simulated=allow_simulated)
     lines = console.rows({k: v for k, v in value.items() if v is not None})
     if name is None:
         until = console.when(value["until"])
@@ -212,6 +215,7 @@ def revoke(
 @command(app, "serve", "fx ca serve --listen 0.0.0.0:8444")
 def serve(
     listen: Annotated[str | None, listen_at("the plan's port + 1")] = None,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     passphrase_file: PassphraseFile = None,
     as_json: JsonLines = False,
@@ -223,7 +227,13 @@ def serve(
     say = console.emit if as_json else _tell
 
     async def work() -> None:
-        service = await open_service(opened, passphrase_file, listen, _joined(opened, say))
+        service = await open_service(
+            opened,
+            passphrase_file,
+            listen,
+            _joined(opened, say),
+            allow_simulated=allow_simulated,
+        )
         host = (listen or default_address(opened)).rpartition(":")[0]
         say({"event": "listening", "address": f"{host}:{service.port}"})
         try:
@@ -239,13 +249,17 @@ async def open_service(
     passphrase_file: Path | None,
     listen: str | None,
     joined: "Callable[[Identity], None]",
+    *,
+    allow_simulated: bool,
 ) -> "Enrolment":
     """The enrolment service of a workspace's CA, listening."""
     from fedclave.cli import exchange
     from fedclave.transport.grpc.authority import serve_enrolment
     from fedclave.trust.tokens import Register
 
-    authority = await asyncio.to_thread(exchange.open_authority, workspace, passphrase_file)
+    authority = await asyncio.to_thread(
+        exchange.open_authority, workspace, passphrase_file, allow_simulated=allow_simulated
+    )
     return await serve_enrolment(
         authority,
         Register(workspace.cert / "ca"),
@@ -354,10 +368,16 @@ def _certify_again(
     }
 
 
-async def _renew_at_service(workspace: "Workspace", name: str) -> dict[str, Any]:
-    from fedclave.cli import upkeep
+def _renew_at_service(
+    workspace: "Workspace", name: str, *, allow_simulated: bool
+) -> dict[str, Any]:
+    from fedclave.cli import attesting, proving, upkeep
+    from fedclave.cli.party import Party
     from fedclave.errors import UserError
+    from fedclave.plan import load
     from fedclave.transport.grpc import enrol
+    from fedclave.trust.credentials import Credentials
+    from fedclave.trust.names import Identity
 
     known = upkeep.contacts(workspace.cert, name)
     if known is None:
@@ -365,5 +385,12 @@ async def _renew_at_service(workspace: "Workspace", name: str) -> dict[str, Any]
             f"{name!r} did not join by a token here, so the CA's service is not known. Ask the CA's"
             f" operator to run 'fx ca renew {name}'"
         )
-    fresh = await enrol.renew(known.authority, workspace.cert, name, now=datetime.now(UTC))
+    role = Identity.of(Credentials.read(workspace.cert, name).leaf).role
+    plan = load(workspace.plan)
+    attesting.run_from_source(plan, role, allow_simulated=allow_simulated)
+    party = Party(workspace=workspace, plan=plan, name=name, clock=lambda: datetime.now(UTC))
+    with proving.prover(party, role, allow_simulated=allow_simulated) as prove:
+        fresh = signals.run(
+            enrol.renew(known.authority, workspace.cert, name, now=party.clock(), prove=prove)
+        )
     return {"name": name, "until": fresh.leaf.not_valid_after_utc, "response": None}

@@ -28,6 +28,8 @@ from fedclave.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from fedclave.cli.party import Party
 
 app = noun("collaborator", "Certify, test and run a collaborator.")
@@ -89,16 +91,25 @@ def note_data(workspace: Any, name: str, data: Path) -> Path:
 
 @command(app, "generate-cert-request", "fx collaborator generate-cert-request -n alice")
 def generate_cert_request(
-    name: Member, workspace: WorkspaceDir = Path(), as_json: Json = False
+    name: Member,
+    allow_simulated: AllowSimulated = False,
+    workspace: WorkspaceDir = Path(),
+    as_json: Json = False,
 ) -> None:
-    """Make a collaborator's key, which stays here, and cert/NAME.csr for the CA's operator."""
-    from fedclave.cli import exchange
+    """Make a collaborator's key, which stays here, and cert/NAME.csr for the CA's operator.
+
+    Where the plan wants collaborators to prove what they run, its TEE makes the key, and the
+    request carries the evidence.
+    """
+    from fedclave.cli import attesting, exchange
     from fedclave.plan import load
     from fedclave.workspace import layout
 
     opened = layout.open_(workspace)
+    plan = load(opened.plan)
+    attesting.run_from_source(plan, "collaborator", allow_simulated=allow_simulated)
     subject = exchange.Subject(workspace=opened, role="collaborator", name=name)
-    exchange.request(subject, load(opened.plan).name, (), as_json)
+    exchange.request(subject, plan, (), allow_simulated=allow_simulated, as_json=as_json)
 
 
 @command(
@@ -112,6 +123,7 @@ def certify(
     request: RequestFile = None,
     import_: AnswerFile = None,
     yes: Yes = False,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -120,12 +132,21 @@ def certify(
 
     At the CA: shows the request's fingerprint and asks whether the party sees the same, adds the
     name to plan/cols.yaml, and writes NAME.cert.pem to send back. At the party: shows the root's.
+    Where the plan wants collaborators to prove what they run, evidence must be in the request.
     """
     from fedclave.cli import exchange
     from fedclave.workspace import layout
 
     subject = exchange.Subject(workspace=layout.open_(workspace), role="collaborator", name=name)
-    exchange.certify(subject, request, import_, passphrase_file, yes=yes, as_json=as_json)
+    exchange.certify(
+        subject,
+        request,
+        import_,
+        passphrase_file,
+        yes=yes,
+        allow_simulated=allow_simulated,
+        as_json=as_json,
+    )
 
 
 @command(app, "start", "fx collaborator start -n alice -d data/alice.npz")
@@ -153,16 +174,42 @@ def start(
     started again, it goes on. If its own code failed in every round, the exit code is 2.
     """
     from dataclasses import replace
+    from functools import partial
 
     from fedclave.cli import attesting, run
-    from fedclave.cli.tally import Tally
-    from fedclave.cli.view import clean
     from fedclave.workspace import members
 
-    party = _party(workspace, name)
+    party = replace(_party(workspace, name), inside=inside)
     attesting.run_from_source(party.plan, "collaborator", allow_simulated=allow_simulated)
     path = members.data_path(party.workspace, name) if data is None else _found(data)
-    where = address or _address(party)
+    work = partial(
+        run.collaborate,
+        data=path,
+        address=address or find_address(party),
+        allow_simulated=allow_simulated,
+        release_listen=release_listen,
+        keep_updates=keep_updates,
+        seal_state=seal_state,
+    )
+    conduct(party, address or find_address(party), work, as_json)
+
+
+def conduct(
+    party: "Party",
+    where: str,
+    work: "Callable[[Party], Coroutine[Any, Any, str]]",
+    as_json: bool,
+) -> None:
+    """Do a collaborator's work to its end, and tell what happens, to people or as JSON lines.
+
+    ``where`` is the aggregator's address.
+    """
+    from dataclasses import replace
+
+    from fedclave.cli.tally import Tally
+    from fedclave.cli.view import clean
+
+    name = party.name
     notebook = party.workspace.notebook(name, party.plan.digest)
     tally = Tally(name, notebook / "failures.log")
 
@@ -173,22 +220,13 @@ def start(
         elif not tally.repeats(event):
             _tell(event, name, party.plan.rounds)
 
-    party = replace(party, listener=listener, inside=inside)
+    party = replace(party, listener=listener)
     party.certified("collaborator")
     if not as_json:
         print(f"{name} asks {where} to be let into {party.plan.name!r}", flush=True)
     advice = f"Start again to go on: {_started(name)}"
     try:
-        work = run.collaborate(
-            party,
-            path,
-            where,
-            allow_simulated=allow_simulated,
-            release_listen=release_listen,
-            keep_updates=keep_updates,
-            seal_state=seal_state,
-        )
-        digest = signals.run(work, advice)
+        digest = signals.run(work(party), advice)
         party.tell(
             "finished",
             model=digest,
@@ -220,7 +258,7 @@ def ping(
 
     party = _party(workspace, name)
     attesting.run_from_source(party.plan, "collaborator", allow_simulated=allow_simulated)
-    where = address or _address(party)
+    where = address or find_address(party)
     with attesting.side(party, "collaborator", allow_simulated=allow_simulated) as side:
         found = signals.run(standing.ask(party, where, side))
     value = standing.as_json(found)
@@ -258,7 +296,8 @@ def _party(folder: Path, name: str) -> "Party":
     )
 
 
-def _address(party: "Party") -> str:
+def find_address(party: "Party") -> str:
+    """Where a party finds the aggregator, if nobody says otherwise."""
     from fedclave.cli import upkeep
 
     known = upkeep.contacts(party.workspace.cert, party.name)

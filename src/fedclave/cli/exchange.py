@@ -15,8 +15,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fedclave.cli import console
+from fedclave.cli import console, proving
+from fedclave.cli.party import Party
+from fedclave.cli.vouching import Vouching
 from fedclave.errors import Refused, UserError
+from fedclave.plan import Plan
 from fedclave.trust import files, keys, pki, requests
 from fedclave.trust.adopt import adopt, root_sha256
 from fedclave.trust.credentials import Credentials, next_key, require_own
@@ -52,13 +55,32 @@ class Subject:
         return (self.command("ping"), self.command("start") + ("" if has_data else " -d DATA"))
 
 
-def request(subject: Subject, federation: str, hosts: Iterable[str], as_json: bool) -> None:
+def make_request(
+    subject: Subject, plan: Plan, hosts: Iterable[str], *, allow_simulated: bool
+) -> x509.CertificateSigningRequest:
+    """A request for a new key that stays here, with the evidence that the plan asks for."""
+    workspace = subject.workspace
+    party = Party(
+        workspace=workspace, plan=plan, name=subject.name, clock=lambda: datetime.now(UTC)
+    )
+    with proving.prover(party, subject.role, allow_simulated=allow_simulated) as prove:
+        key = next_key(workspace.cert, subject.name)
+        return requests.make_request(
+            key,
+            federation=plan.name,
+            role=subject.role,
+            name=subject.name,
+            hosts=hosts,
+            evidence=prove(key.public_key(), b""),
+        )
+
+
+def request(
+    subject: Subject, plan: Plan, hosts: Iterable[str], *, allow_simulated: bool, as_json: bool
+) -> None:
     """``generate-cert-request``: a new key that stays here, and the request for it."""
     cert, path = subject.workspace.cert, subject.request_path
-    key = next_key(cert, subject.name)
-    made = requests.make_request(
-        key, federation=federation, role=subject.role, name=subject.name, hosts=hosts
-    )
+    made = make_request(subject, plan, hosts, allow_simulated=allow_simulated)
     files.write(path, made.public_bytes(Encoding.PEM))
     shown, certify = keys.fingerprint(made), subject.command("certify")
     following = [certify]
@@ -82,6 +104,7 @@ def certify(
     passphrase: Path | None,
     *,
     yes: bool,
+    allow_simulated: bool,
     as_json: bool,
 ) -> None:
     """``certify``: at the CA sign a request, at the party take in the answer."""
@@ -89,10 +112,11 @@ def certify(
     if answer is not None:
         if source is not None:
             raise UserError("--request is for the CA, --import for the party. Give one of them")
-        value = _take(subject, answer, yes=yes, now=now)
+        value = take(subject, answer, yes=yes, now=now)
         lines = [*console.rows(value), *console.steps(*subject.starting)]
     else:
-        value = _sign(subject, source, passphrase, yes=yes, now=now)
+        vouch = Vouching(workspace=subject.workspace, allow_simulated=allow_simulated)
+        value = _sign(subject, source, passphrase, yes=yes, vouch=vouch)
         lines = [f"{subject.name} is certified."]
         if "members" in value:
             lines = [f"{subject.name} is certified, and on the list in {value['members']}."]
@@ -109,10 +133,10 @@ def onward(subject: Subject, response: Path | None) -> list[str]:
 
 
 def _sign(
-    subject: Subject, source: Path | None, passphrase: Path | None, *, yes: bool, now: datetime
+    subject: Subject, source: Path | None, passphrase: Path | None, *, yes: bool, vouch: Vouching
 ) -> dict[str, Any]:
     """Sign a request; ``response`` is the file to send back (None: in place here)."""
-    workspace, path = subject.workspace, source or subject.request_path
+    workspace, path, now = subject.workspace, source or subject.request_path, datetime.now(UTC)
     require_ca(workspace)
     federation = Anchors.read(workspace.cert).federation
     wanted = Identity(federation=federation, role=subject.role, name=subject.name)
@@ -120,15 +144,20 @@ def _sign(
     data = files.read(path, f"Name the party's request with --request FILE; '{making}' makes it")
     try:
         made = requests.parse(data)
-        key, _ = requests.check(made, wanted)  # before anybody is asked; ``issue`` does so again
-        pki.check_key(workspace.cert, wanted, key, now)
+        asked = requests.check(made, wanted)  # before anybody is asked; ``vet`` does so again
+        pki.check_key(workspace.cert, wanted, asked.public_key, now)
     except Refused as error:
         raise Refused(error.code, f"{path}: {error.message}") from error
     shown = keys.fingerprint(made)
     console.note(f"{subject.role} {subject.name!r} asks for a certificate. Fingerprint:\n  {shown}")
-    authority = open_authority(workspace, passphrase)  # a wrong passphrase shows before the call
+    # A wrong passphrase, or evidence that is refused, shows before the call.
+    authority = pki.Authority.open(workspace.cert, console.passphrase(passphrase), vouch)
+    try:
+        vetted = authority.vet(made, wanted, now)
+    except Refused as error:
+        raise Refused(error.code, f"{path}: {error.message}") from error
     console.confirm("Does the party see the same fingerprint?", yes)
-    leaf = authority.issue(made, role=subject.role, name=subject.name, now=now)
+    leaf = authority.grant(vetted, now)
     response = deliver(authority, leaf, workspace, now)
     value = {"name": subject.name, "fingerprint": shown, "response": response}
     if subject.role == "collaborator":
@@ -146,10 +175,13 @@ def require_ca(workspace: Workspace) -> None:
         )
 
 
-def open_authority(workspace: Workspace, passphrase: Path | None) -> pki.Authority:
-    """The CA of a workspace, once its passphrase is known."""
+def open_authority(
+    workspace: Workspace, passphrase: Path | None, *, allow_simulated: bool = False
+) -> pki.Authority:
+    """The CA of a workspace, once its passphrase is known. It certifies whom the gate admits."""
     require_ca(workspace)
-    return pki.Authority.open(workspace.cert, console.passphrase(passphrase))
+    vouch = Vouching(workspace=workspace, allow_simulated=allow_simulated)
+    return pki.Authority.open(workspace.cert, console.passphrase(passphrase), vouch)
 
 
 def deliver(
@@ -167,7 +199,7 @@ def deliver(
     return target
 
 
-def _take(subject: Subject, source: Path, *, yes: bool, now: datetime) -> dict[str, Any]:
+def take(subject: Subject, source: Path, *, yes: bool, now: datetime) -> dict[str, Any]:
     """Take in what the CA sent, after the gate's own checks."""
     cert = subject.workspace.cert
     data = files.read(source, "Name the file that the CA's operator sent")

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from fedclave.cli import ca, console, options, signals
-from fedclave.cli.options import JsonLines, PassphraseFile, WorkspaceDir, command
+from fedclave.cli.options import (
+    AllowSimulated,
+    JsonLines,
+    PassphraseFile,
+    WorkspaceDir,
+    command,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +70,7 @@ def invite(
             "--wait/--no-wait", help="Answer the token until it is used; or only make it."
         ),
     ] = True,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     passphrase_file: PassphraseFile = None,
     as_json: JsonLines = False,
@@ -92,6 +99,7 @@ def invite(
         role=role,
         address=address or ca.default_address(opened),
         life=expires,
+        allow_simulated=allow_simulated,
     )
     say = partial(_show, out=out, waits=wait, as_json=as_json)
     if not wait:
@@ -116,6 +124,7 @@ class Offer:
     role: str
     address: str
     life: timedelta
+    allow_simulated: bool = False
 
     def mint(self) -> "Token":
         """A new token."""
@@ -153,7 +162,13 @@ async def _answer(
 
     try:
         listen = ca.interfaces(offer.address)
-        service = await ca.open_service(offer.workspace, passphrase_file, listen, joined)
+        service = await ca.open_service(
+            offer.workspace,
+            passphrase_file,
+            listen,
+            joined,
+            allow_simulated=offer.allow_simulated,
+        )
     except Unavailable as error:
         raise Unavailable(
             f"{error}. If 'fx ca serve' runs there, it answers tokens too: use --no-wait"

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedclave.cli import console, signals
-from fedclave.cli.options import Json, WorkspaceDir, command
+from fedclave.cli.options import AllowSimulated, Json, WorkspaceDir, command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fedclave.trust.credentials import Credentials
     from fedclave.trust.tokens import Token
     from fedclave.workspace.layout import Workspace
@@ -30,28 +32,32 @@ def join(
     data: Annotated[
         Path | None, typer.Option("--data", "-d", metavar="PATH", help="This party's data.")
     ] = None,
+    allow_simulated: AllowSimulated = False,
     workspace: WorkspaceDir = Path(),
     as_json: Json = False,
 ) -> None:
     """Join a federation with a token of fx invite.
 
     Makes the party's key, which stays here, and has the CA certify it. The token carries the CA's
-    fingerprint, so nothing is sent to anybody else. Run again if the connection was lost.
+    fingerprint, so nothing is sent to anybody else. Run again if the connection was lost. Where the
+    plan wants this party to prove what it runs, its TEE makes the key, and the CA judges that.
     """
-    from fedclave.cli import exchange, upkeep
+    from fedclave.cli import attesting, exchange
     from fedclave.cli.collaborator import note_data
+    from fedclave.plan import load
     from fedclave.trust import keys, tokens
     from fedclave.trust.gate import Anchors
     from fedclave.workspace import layout
 
     opened, now = layout.open_(workspace), datetime.now(UTC)
+    plan = load(opened.plan)
+    for role in attesting.required(plan):  # before stdin is read, so whichever it will be
+        attesting.run_from_source(plan, role, allow_simulated=allow_simulated)
     parsed = tokens.parse(_text(token), now)
-    _check(opened, parsed)
+    check(opened, parsed)
     path = None if data is None else note_data(opened, parsed.name, data)
     again = "Run it again: a token that was not used stays good"
-    made = signals.run(_join(opened, parsed, now), again)
-    known = upkeep.Contacts(authority=parsed.authority, aggregator=parsed.aggregator)
-    known.write(opened.cert, parsed.name)
+    made = signals.run(take(opened, parsed, now, allow_simulated=allow_simulated), again)
     subject = exchange.Subject(workspace=opened, role=parsed.role, name=parsed.name)
     until, root = made.leaf.not_valid_after_utc, keys.fingerprint(Anchors.read(opened.cert).root)
     console.answer(
@@ -73,15 +79,34 @@ def join(
     )
 
 
-async def _join(workspace: "Workspace", token: "Token", now: datetime) -> "Credentials":
+async def take(
+    workspace: "Workspace",
+    token: "Token",
+    now: datetime,
+    *,
+    hosts: "Sequence[str]" = (),
+    allow_simulated: bool,
+) -> "Credentials":
+    """Take a token's place: certificate, chain, and where the CA and the aggregator are found.
+
+    ``hosts`` are where an aggregator listens; none: the plan's.
+    """
+    from fedclave.cli import proving, upkeep
+    from fedclave.cli.party import Party
     from fedclave.errors import Unavailable
     from fedclave.plan import load
     from fedclave.transport.grpc import enrol
 
-    host = load(workspace.plan).network.address.rpartition(":")[0].strip("[]")
-    hosts = (host,) if token.role == "aggregator" else ()
+    plan = load(workspace.plan)
+    if token.role == "aggregator":
+        hosts = hosts or (plan.network.address.rpartition(":")[0].strip("[]"),)
+    party = Party(workspace=workspace, plan=plan, name=token.name, clock=lambda: now)
     try:
-        return await enrol.join(token, workspace.cert, now=now, hosts=hosts)
+        with proving.prover(party, token.role, allow_simulated=allow_simulated) as prove:
+            made = await enrol.join(token, workspace.cert, now=now, hosts=hosts, prove=prove)
+            known = upkeep.Contacts(authority=token.authority, aggregator=token.aggregator)
+            known.write(workspace.cert, token.name)
+            return made
     except Unavailable as error:
         raise Unavailable(
             f"{error}. The CA's operator answers tokens there with 'fx invite' or 'fx ca serve'."
@@ -105,9 +130,15 @@ def _text(given: str) -> str:
         ) from error
 
 
-def _check(workspace: "Workspace", token: "Token") -> None:
-    from fedclave.errors import UserError
+def check(workspace: "Workspace", token: "Token") -> None:
+    """Raise ``UserError`` unless a token is for this workspace's federation.
+
+    ``Refused``: it is of another CA than the one that is measured with the workspace.
+    """
+    from fedclave.errors import Code, Refused, UserError
     from fedclave.plan import load
+    from fedclave.trust.adopt import sha256_of
+    from fedclave.trust.anchors import read_root
 
     name = load(workspace.plan).name
     if name != token.federation:
@@ -115,3 +146,12 @@ def _check(workspace: "Workspace", token: "Token") -> None:
             f"the token is for federation {token.federation!r}, this workspace's plan is of"
             f" {name!r}. Run it in the workspace that was made from that federation's archive"
         )
+    if (path := workspace.measured_root) is not None:
+        own = sha256_of(read_root(path))
+        if own != token.root:
+            raise Refused(
+                Code.FOREIGN_CERTIFICATE,
+                f"the token is of the CA with the root {token.root[:16]}, and {path}, which is"
+                f" measured with the code, has {own[:16]}: nothing was sent to it. Get"
+                " a token of this federation's own CA ('fx invite NAME')",
+            )

@@ -35,6 +35,7 @@ from fedclave.cli import (
     data,
     demo,
     doctor,
+    enclave_role,
     invite,
     join,
     model,
@@ -56,7 +57,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _noun in (workspace, plan, ca, aggregator, collaborator, data, model, attest, audit):
+for _noun in (
+    workspace,
+    plan,
+    ca,
+    aggregator,
+    collaborator,
+    data,
+    model,
+    attest,
+    audit,
+    enclave_role,
+):
     app.add_typer(_noun.app)
 audit_heads.add_to(audit.app)
 invite.add_to(app)

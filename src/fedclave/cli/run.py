@@ -13,6 +13,7 @@ from fedclave.algorithms.core import Algorithm
 from fedclave.cli import (
     attesting,
     auditing,
+    proving,
     publishing,
     releasing,
     sealing,
@@ -46,10 +47,10 @@ from fedclave.transport.grpc.hub import Hub
 from fedclave.transport.grpc.pledge import Pledge
 from fedclave.transport.grpc.port import Server
 from fedclave.transport.grpc.server import Service
+from fedclave.trust.certifying import Prove
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.gate import Anchors
 from fedclave.trust.judgement import Word
-from fedclave.trust.names import Role
 from fedclave.trust.stated import Remembered
 from fedclave.workspace import assemble, initial
 from fedclave.workspace.layout import Workspace
@@ -190,7 +191,7 @@ async def aggregate(
         run = Aggregator(rules, store, transport, events, ledger, kept)
         async with (
             _serving(server, listen),
-            _looked_after(party, "aggregator"),
+            _looked_after(party, proving.of_side(party, side)),
             attesting.reconsidered(party, usher, hub.cut, events.emit),
         ):
             party.tell("listening", address=_reachable(listen, server.port, plan))
@@ -268,7 +269,8 @@ async def collaborate(
             ),
         )
         renewed = "the certificate was renewed"
-        async with _looked_after(party, "collaborator", lambda: client.reconnect(renewed)):
+        prove = proving.of_side(party, side)
+        async with _looked_after(party, prove, lambda: client.reconnect(renewed)):
             return await client.run(plan.network.patience_s, plan.network.stall_s)
 
 
@@ -343,7 +345,7 @@ async def _serving(server: Server, listen: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _looked_after(
-    party: Party, role: Role, renewed: Callable[[], None] = lambda: None
+    party: Party, prove: Prove, renewed: Callable[[], None] = lambda: None
 ) -> AsyncIterator[None]:
     """The party's certificate and revocation list are kept fresh in the background."""
     task = asyncio.create_task(
@@ -353,6 +355,7 @@ async def _looked_after(
             clock=party.clock,
             notice=lambda message: party.tell("certificate", message=message),
             renewed=renewed,
+            prove=prove,
         )
     )
     try:

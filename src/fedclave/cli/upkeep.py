@@ -17,6 +17,7 @@ from fedclave.cli import console
 from fedclave.errors import Unavailable, UserError
 from fedclave.transport.grpc import enrol
 from fedclave.trust import files
+from fedclave.trust.certifying import Prove, unproved
 from fedclave.trust.credentials import Credentials, renew_due
 
 PERIOD = timedelta(minutes=10)
@@ -53,22 +54,26 @@ async def keep_fresh(
     clock: Clock,
     notice: Callable[[str], None],
     renewed: Callable[[], None] = lambda: None,
+    prove: Prove = unproved,
     pause: Callable[[], Awaitable[None]] = lambda: asyncio.sleep(PERIOD.total_seconds()),
 ) -> None:
     """Renew when two thirds of the certificate's life have passed; fetch the list in between.
 
-    ``notice`` is told once of each new trouble, and of each renewal. Never returns.
+    ``notice`` is told once of each new trouble, and of each renewal. ``prove`` speaks of the TEE
+    that makes the new key. Never returns.
     """
     said = ""
     while True:
-        message = await _freshen(cert, name, clock, renewed)
+        message = await _freshen(cert, name, clock, renewed, prove)
         if message and message != said:
             notice(message)
         said = message
         await pause()
 
 
-async def _freshen(cert: Path, name: str, clock: Clock, renewed: Callable[[], None]) -> str:
+async def _freshen(
+    cert: Path, name: str, clock: Clock, renewed: Callable[[], None], prove: Prove
+) -> str:
     try:
         now, known = clock(), contacts(cert, name)
         leaf = Credentials.read(cert, name).leaf
@@ -80,7 +85,7 @@ async def _freshen(cert: Path, name: str, clock: Clock, renewed: Callable[[], No
             with suppress(Unavailable):  # the service need not run always; a list lasts 30 days
                 await enrol.refresh(known.authority, cert, now=now)
             return ""
-        fresh = await enrol.renew(known.authority, cert, name, now=now)
+        fresh = await enrol.renew(known.authority, cert, name, now=now, prove=prove)
     except Exception as error:  # whatever it was, it must not end the run
         return f"the certificate or the revocation list could not be refreshed: {error}"
     renewed()

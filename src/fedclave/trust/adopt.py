@@ -9,6 +9,8 @@ import hashlib
 import hmac
 from pathlib import Path
 
+from cryptography import x509
+
 from fedclave.errors import Code, Refused, UserError
 from fedclave.trust import crl, files, keys
 from fedclave.trust.gate import Anchors
@@ -16,7 +18,12 @@ from fedclave.trust.gate import Anchors
 
 def root_sha256(anchors: Anchors) -> str:
     """SHA-256 (hex) of the root certificate: what a join token carries."""
-    return hashlib.sha256(keys.public_bytes(anchors.root)).hexdigest()
+    return sha256_of(anchors.root)
+
+
+def sha256_of(root: x509.Certificate) -> str:
+    """The same of a root by itself."""
+    return hashlib.sha256(keys.public_bytes(root)).hexdigest()
 
 
 def adopt(cert_folder: Path, chain: bytes, revocations: bytes, *, root: str) -> Anchors:
@@ -36,6 +43,7 @@ def adopt(cert_folder: Path, chain: bytes, revocations: bytes, *, root: str) -> 
             " somebody sits in between. Nothing was sent to it. Check the address, and ask the"
             " federation's operator",
         )
+    sent.require_measured("the chain that the service sent")
     try:
         number = crl.number(crl.parse(revocations, sent.issuing))
     except (ValueError, TypeError) as error:

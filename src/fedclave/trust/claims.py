@@ -88,16 +88,8 @@ class Claims:
     checkpoint: bytes
 
     def __post_init__(self) -> None:
-        if self.role not in ROLES:
-            raise ValueError(f"role {self.role!r:.40} is none of {', '.join(ROLES)}")
-        try:
-            check_name("federation", self.federation)
-            check_name("party", self.name)
-        except UserError as error:
-            raise ValueError(str(error)) from error
-        for what in ("contract", "policy"):
-            if not _DIGEST.fullmatch(getattr(self, what)):
-                raise ValueError(f"{what} is not a SHA-256 in lower-case hex")
+        check_party(self.role, self.name, self.federation)
+        check_digests(contract=self.contract, policy=self.policy)
         for what in ("key", "peer", "nonce", "own_nonce"):
             if len(getattr(self, what)) != HASH:
                 raise ValueError(f"{what} has {len(getattr(self, what))} bytes, not {HASH}")
@@ -107,6 +99,24 @@ class Claims:
             raise ValueError("time has no time zone")
         whole = self.time.astimezone(UTC).replace(microsecond=0)
         object.__setattr__(self, "time", whole)  # as equal as their bytes are
+
+
+def check_party(role: str, name: str, federation: str) -> None:
+    """Raise ``ValueError`` unless claims can be about such a party."""
+    if role not in ROLES:
+        raise ValueError(f"role {role!r:.40} is none of {', '.join(ROLES)}")
+    try:
+        check_name("federation", federation)
+        check_name("party", name)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+def check_digests(**digests: str) -> None:
+    """Raise ``ValueError`` unless each is a SHA-256 in lower-case hex."""
+    for what, digest in digests.items():
+        if not _DIGEST.fullmatch(digest):
+            raise ValueError(f"{what} is not a SHA-256 in lower-case hex")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +163,7 @@ def encode(claims: Claims) -> bytes:
         "policy": bytes.fromhex(claims.policy),
         "peer": claims.peer,
         "nonce": claims.own_nonce,
-        "time": _stamp(claims.time).encode(),
+        "time": stamp(claims.time).encode(),
         "hpke-key": claims.hpke_key,
         "checkpoint": claims.checkpoint,
     }
@@ -175,7 +185,7 @@ def decode(encoded: bytes) -> Claims:
     ``Refused``: ATT_MALFORMED; ATT_KEY_BINDING without ``pubkey-hash``; ATT_UNSUPPORTED for another
     version.
     """
-    fields = _fields(encoded)
+    fields = parts(encoded)
     bound = _binding(fields)
     version = fields.get(_PREFIX + "version", b"")
     if version != VERSION.encode():
@@ -186,9 +196,9 @@ def decode(encoded: bytes) -> Claims:
         )
     if fields.keys() != _KEYS:
         odd = sorted(fields.keys() ^ _KEYS)[0]
-        raise _malformed(f"{odd!r:.80} is {'missing' if odd in _KEYS else 'not one of theirs'}")
+        raise malformed(f"{odd!r:.80} is {'missing' if odd in _KEYS else 'not one of theirs'}")
     if bound.algorithm != SHA256:
-        raise _malformed(f"the key is hashed with {ALGORITHMS[bound.algorithm]}, not sha256")
+        raise malformed(f"the key is hashed with {ALGORITHMS[bound.algorithm]}, not sha256")
     own = {name.removeprefix(_PREFIX): fields[name] for name in _KEYS if name.startswith(_PREFIX)}
     try:
         return Claims(
@@ -201,12 +211,12 @@ def decode(encoded: bytes) -> Claims:
             peer=own["peer"],
             nonce=fields["nonce"],
             own_nonce=own["nonce"],
-            time=_time(own["time"].decode("ascii")),
+            time=moment(own["time"].decode("ascii")),
             hpke_key=own["hpke-key"],
             checkpoint=own["checkpoint"],
         )
     except ValueError as error:
-        raise _malformed(str(error)) from error
+        raise malformed(str(error)) from error
 
 
 def binding(encoded: bytes) -> Binding:
@@ -215,7 +225,7 @@ def binding(encoded: bytes) -> Binding:
 
     ``Refused``: ATT_MALFORMED; ATT_KEY_BINDING without ``pubkey-hash``.
     """
-    return _binding(_fields(encoded, in_order=False))
+    return _binding(parts(encoded, in_order=False))
 
 
 def report_data(encoded: bytes) -> bytes:
@@ -313,10 +323,11 @@ def _another_key(claims: Claims, expected: Expected) -> str:
     )
 
 
-def _fields(encoded: bytes, *, in_order: bool = True) -> dict[str, bytes]:
+def parts(encoded: bytes, *, in_order: bool = True) -> dict[str, bytes]:
+    """The map that claims are. ``Refused`` (ATT_MALFORMED) for other bytes."""
     fields = cbor.decode(encoded, "claims", limit=MAX_SIZE, in_order=in_order)
     if not isinstance(fields, dict) or not all(isinstance(one, bytes) for one in fields.values()):
-        raise _malformed("they are not a map of texts to byte strings")
+        raise malformed("they are not a map of texts to byte strings")
     return fields
 
 
@@ -333,17 +344,18 @@ def _binding(fields: dict[str, bytes]) -> Binding:
             size = hashlib.new(ALGORITHMS[algorithm]).digest_size
             if len(value) == size:
                 return Binding(algorithm, value, fields.get("nonce"))
-    raise _malformed(f"pubkey-hash is not a hash by one of {', '.join(ALGORITHMS.values())}")
+    raise malformed(f"pubkey-hash is not a hash by one of {', '.join(ALGORITHMS.values())}")
 
 
-def _stamp(time: datetime) -> str:
+def stamp(time: datetime) -> str:
+    """A time in UTC as claims have it: 2026-11-22T12:00:00Z."""
     return time.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
-def _time(text: str) -> datetime:
-    """A time in the form of RFC 3339 that ``_stamp`` writes; ``ValueError`` for any other."""
+def moment(text: str) -> datetime:
+    """A time in the form of RFC 3339 that ``stamp`` writes; ``ValueError`` for any other."""
     time = datetime.fromisoformat(text)
-    if _stamp(time) != text:
+    if stamp(time) != text:
         raise ValueError(f"time {text!r:.40} is not like 2026-11-22T12:00:00Z")
     return time
 
@@ -352,7 +364,8 @@ def _short(value: bytes) -> str:
     return value.hex()[:12]
 
 
-def _malformed(reason: str) -> Refused:
+def malformed(reason: str) -> Refused:
+    """The refusal of bytes that are not claims."""
     return Refused(
         Code.ATT_MALFORMED, f"not claims: {reason}. Run one release of fedclave on both sides"
     )

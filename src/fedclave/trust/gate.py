@@ -31,6 +31,19 @@
     5  The policy that both sides hold is content with it
        (``judgement``).                                           ATT-MRENCLAVE, ATT-TCB-STATUS, ...
 
+``certify`` decides in the same way whose key the CA may sign:
+
+    1  It shows evidence; or its role needs none, or the policy
+       excuses the member.                                       ATT-REQUIRED
+    2  It is a quote with claims, and both parse.                ATT-MALFORMED, ATT-UNSUPPORTED
+    3  The quote is about these very claims.                     ATT-KEY-BINDING
+    4  The claims are about the request's own key and identity,
+       the CA's contract and policy.                             ATT-KEY-BINDING, ATT-ROLE, ...
+    5  It answers the challenge of the service; in a file, it
+       is not older than a certificate may be.                   ATT-NONCE
+    6  The quote is genuine, as two verifiers find.              ATT-SIGNATURE, ATT-CHAIN, ...
+    7  The policy is content with it.                            ATT-MRENCLAVE, ...
+
 ``spare`` lets a peer in that shows no evidence, where plan or policy say so; ``reconsider`` takes
 step 5 again, of a session that is open, by a policy or by collateral that has changed since.
 
@@ -43,32 +56,31 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import lru_cache
-from pathlib import Path
-from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding
 
-from fedclave.errors import Bug, Code, Refused, UserError
+from fedclave.errors import Bug, Code, Refused
 from fedclave.trust import (
+    certifying,
     claims,
     crl,
     dsse,
-    files,
     judgement,
     keys,
-    profiles,
+    leafs,
     quotes,
     ratls,
+    requested,
 )
 from fedclave.trust import contract as contracts
+from fedclave.trust.anchors import Anchors as Anchors
+from fedclave.trust.certifying import Wanted
 from fedclave.trust.claims import Claims, Expected
 from fedclave.trust.contract import ACCEPTANCE_TYPE, CONTRACT_TYPE, Acceptance, Contract
 from fedclave.trust.dsse import Envelope
 from fedclave.trust.judgement import Verdict
-from fedclave.trust.keys import UNREADABLE
-from fedclave.trust.names import SERVERS, Identity, Role
+from fedclave.trust.names import SERVERS, Role
 from fedclave.trust.policy_file import SignedPolicy
 from fedclave.trust.verify import Verifier
 
@@ -82,47 +94,6 @@ class Member:
     federation: str
     fingerprint: str
     not_after: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class Anchors:
-    """What one party trusts: its federation's CA, and the file of its revocation list."""
-
-    federation: str
-    root: x509.Certificate
-    issuing: x509.Certificate
-    crl: Path
-
-    @classmethod
-    def read(cls, cert_folder: Path) -> Self:
-        """The anchors in ``chain.pem`` (issuing CA, then root). ``UserError`` if they are wrong."""
-        path = cert_folder / "chain.pem"
-        remedy = "Certify this party first ('fx join', or 'fx ... certify')"
-        return cls.parse(files.read(path, remedy), crl=cert_folder / "crl.pem", source=str(path))
-
-    @classmethod
-    def parse(cls, chain: bytes, *, crl: Path, source: str) -> Self:
-        """The anchors in the PEM bytes of a chain, which must hold together by itself."""
-        try:
-            issuing, root = x509.load_pem_x509_certificates(chain)
-            for certificate, issuer, length in ((root, root, 1), (issuing, root, 0)):
-                certificate.verify_directly_issued_by(issuer)
-                if not profiles.is_authority(certificate, length):
-                    raise ValueError("it is not a CA's certificate with the right limits")
-            federation = profiles.federation_of(root)
-            if profiles.federation_of(issuing) != federation:
-                raise ValueError("its two certificates name different federations")
-        except UNREADABLE as error:
-            reason = str(error) or "a signature is wrong"
-            raise UserError(
-                f"{source} is not a federation's chain ({reason}). Get it from the CA again"
-            ) from error
-        return cls(federation=federation, root=root, issuing=issuing, crl=crl)
-
-    @property
-    def chain(self) -> bytes:
-        """Issuing CA, then root, in PEM."""
-        return b"".join(one.public_bytes(Encoding.PEM) for one in (self.issuing, self.root))
 
 
 def admit(
@@ -142,15 +113,15 @@ def admit(
         raise Bug("collaborators are admitted by a list of members; None was given")
     certificate = _issued(leaf, anchors)  # 1, 2
     for one in (certificate, anchors.issuing, anchors.root):  # 3
-        _check_time(one, now)
+        leafs.check_time(one, now)
     serial = certificate.serial_number
     if crl.is_revoked(serial, path=anchors.crl, issuer=anchors.issuing, now=now):  # 4
         raise Refused(
             Code.CERTIFICATE_REVOKED,
-            f"the CA has revoked the certificate of {_subject(certificate)}. Its owner must be"
+            f"the CA has revoked the certificate of {leafs.subject(certificate)}. Its owner must be"
             " invited again ('fx invite NAME')",
         )
-    identity = _identity(certificate, role)  # 5
+    identity = leafs.identity(certificate, role)  # 5
     if identity.federation != anchors.federation:  # 6
         raise Refused(
             Code.WRONG_FEDERATION,
@@ -306,6 +277,47 @@ def spare(
     return Standing(verdict=judgement.unattested(policy.policy, name, key=key.hex(), now=now))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """What a CA judges evidence by."""
+
+    contract: str  # id
+    policy: SignedPolicy
+    required: Collection[Role]
+    """The roles that must prove themselves."""
+    verifier: Verifier
+    allow_simulated: bool
+
+
+def certify(wanted: Wanted, *, terms: Terms, now: datetime) -> Standing:
+    """How somebody stands who wants a key certified, or ``Refused``. It blocks for milliseconds."""
+    who, rules = wanted.identity, terms.policy
+    if not wanted.evidence:  # 1
+        return spare(who.role, who.name, wanted.key, required=terms.required, policy=rules, now=now)
+    quote, said = ratls.decode(wanted.evidence)  # 2
+    claimed = requested.decode(said)
+    claims.check_report_data(quotes.parse(quote).body.report_data, said)  # 3
+    requested.require(  # 4
+        claimed, identity=who, key=wanted.key, contract=terms.contract, policy=rules.digest
+    )
+    if wanted.challenges is None:  # 5
+        requested.check_age(claimed, certifying.ON_PAPER, now)
+    else:
+        wanted.challenges.check(claimed.nonce, now)
+        judgement.check_time(rules.policy, claimed.time, now)
+    appraisal = terms.verifier.verify(quote, now)  # 6
+    verdict = judgement.appraise(  # 7
+        rules.policy,
+        who.role,
+        who.name,
+        appraisal,
+        key=wanted.key.hex(),
+        now=now,
+        allow_simulated=terms.allow_simulated,
+    )
+    return Standing(verdict=verdict, quote=quote)
+
+
 def reconsider(
     standing: Standing, *, policy: SignedPolicy, verifier: Verifier, now: datetime
 ) -> Standing:
@@ -317,88 +329,21 @@ def reconsider(
 
 def fingerprint(leaf: bytes) -> str:
     """Of a certificate (PEM or DER), as a ``Member`` has it. Raises ``Refused`` as step 1 does."""
-    return keys.fingerprint(_parsed(leaf))
+    return keys.fingerprint(leafs.parsed(leaf))
 
 
 def foresee(leaf: bytes, *, role: Role, now: datetime) -> None:
     """Steps 1, 3 and 5 for a peer whose CA is not known yet. To pass proves nothing: it only tells
     a wrong clock or a wrong port by its name, before the peer is asked for its roots.
     """
-    certificate = _parsed(leaf)
-    _check_time(certificate, now)
-    _identity(certificate, role)
+    certificate = leafs.parsed(leaf)
+    leafs.check_time(certificate, now)
+    leafs.identity(certificate, role)
 
 
 @lru_cache(maxsize=1024)
 def _issued(leaf: bytes | x509.Certificate, anchors: Anchors) -> x509.Certificate:
     """Steps 1 and 2: they depend on the bytes alone, so what was good once stays so."""
-    certificate = _parsed(leaf)
-    _check_issuer(certificate, anchors)
+    certificate = leafs.parsed(leaf)
+    leafs.check_issuer(certificate, anchors)
     return certificate
-
-
-def _parsed(leaf: bytes | x509.Certificate) -> x509.Certificate:
-    if isinstance(leaf, x509.Certificate):
-        return leaf
-    if not leaf:
-        raise Refused(Code.NO_CERTIFICATE, "the peer showed no certificate. It must certify first")
-    try:
-        if leaf.lstrip().startswith(b"-----BEGIN"):
-            return x509.load_pem_x509_certificate(leaf)
-        return x509.load_der_x509_certificate(leaf)
-    except UNREADABLE as error:
-        raise Refused(Code.MALFORMED, f"the certificate does not parse ({error})") from error
-
-
-def _check_issuer(certificate: x509.Certificate, anchors: Anchors) -> None:
-    try:
-        certificate.verify_directly_issued_by(anchors.issuing)
-    except UNREADABLE as error:
-        raise Refused(
-            Code.FOREIGN_CERTIFICATE,
-            f"the certificate of {_subject(certificate)} was not issued by the CA of federation"
-            f" {anchors.federation!r}. Each party must be certified by the same CA",
-        ) from error
-
-
-def _check_time(certificate: x509.Certificate, now: datetime) -> None:
-    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    clock = f"here it is {now:%Y-%m-%d %H:%M} UTC. Check both clocks"
-    if now < begins:
-        raise Refused(
-            Code.CERTIFICATE_NOT_YET_VALID,
-            f"the certificate of {_subject(certificate)} is valid from {begins:%Y-%m-%d %H:%M} on;"
-            f" {clock}",
-        )
-    if now > ends:
-        raise Refused(
-            Code.CERTIFICATE_EXPIRED,
-            f"the certificate of {_subject(certificate)} was valid until {ends:%Y-%m-%d %H:%M};"
-            f" {clock}, or renew it ('fx ca renew')",
-        )
-
-
-@lru_cache(maxsize=1024)
-def _identity(certificate: x509.Certificate, role: Role) -> Identity:
-    try:
-        identity = Identity.of(certificate)
-    except ValueError as error:
-        raise Refused(Code.WRONG_ROLE, f"the certificate has no identity: {error}") from error
-    if identity.role != role:
-        raise Refused(
-            Code.WRONG_ROLE, f"{identity.name!r} is certified as {identity.role}, not as {role}"
-        )
-    if not profiles.is_leaf(certificate, role):
-        raise Refused(
-            Code.WRONG_ROLE,
-            f"the usages in the certificate of {identity.name!r} are not a {role}'s",
-        )
-    return identity
-
-
-def _subject(certificate: x509.Certificate) -> str:
-    """A certificate's subject for a message: quoted and cut, for a stranger may have chosen it."""
-    try:
-        return repr(certificate.subject.rfc4514_string()[:100])
-    except (ValueError, Warning):
-        return "an unreadable name"

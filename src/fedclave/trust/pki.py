@@ -24,9 +24,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fedclave import canonical
 from fedclave.errors import Bug, Code, Refused, UserError
 from fedclave.trust import crl, files, keys, profiles, requests
-from fedclave.trust.gate import Anchors
+from fedclave.trust.anchors import Anchors
+from fedclave.trust.certifying import Challenges, Vouch, Wanted, key_hash
 from fedclave.trust.names import Identity, Role, check_name
-from fedclave.trust.profiles import LEAF_LIFE
+from fedclave.trust.profiles import LEAF_LIFE, Subject
 from fedclave.trust.requests import make_request
 
 __all__ = ["LEAF_LIFE", "Authority", "bundle", "make_request"]
@@ -42,8 +43,15 @@ _FILES = ("chain", "crl")  # cert/NAME.pem is another file
 class Authority:
     """The CA of one federation, opened with its passphrase."""
 
-    def __init__(self, folder: Path, anchors: Anchors, key: ec.EllipticCurvePrivateKey) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        anchors: Anchors,
+        key: ec.EllipticCurvePrivateKey,
+        vouch: Vouch | None = None,
+    ) -> None:
         self.anchors = anchors
+        self._vouch = vouch
         self._folder = folder
         self._key = key
 
@@ -71,8 +79,12 @@ class Authority:
         return authority
 
     @classmethod
-    def open(cls, folder: Path, passphrase: bytes) -> Self:
-        """Open the CA in ``folder/ca``. ``UserError``: it is not there, or another passphrase."""
+    def open(cls, folder: Path, passphrase: bytes, vouch: Vouch | None = None) -> Self:
+        """Open the CA in ``folder/ca``. ``UserError``: it is not there, or another passphrase.
+
+        ``vouch`` is asked about every key of a party before it is certified; None: nobody in this
+        federation has to prove what it runs.
+        """
         ca = folder / "ca"
         remedy = "Make a CA with 'fx ca init', or run this where it lies"
         chain = b"".join(files.read(ca / f"{part}.pem", remedy) for part in ("issuing", "root"))
@@ -80,7 +92,7 @@ class Authority:
         key = keys.load(ca / "issuing.key", passphrase)
         if key.public_key() != anchors.issuing.public_key():
             raise UserError(f"{ca}/issuing.key is not the key of issuing.pem. Restore both")
-        return cls(folder, anchors, key)
+        return cls(folder, anchors, key, vouch)
 
     @property
     def federation(self) -> str:
@@ -108,11 +120,36 @@ class Authority:
         ends with the issuing CA's at the latest.
         """
         wanted = Identity(federation=self.federation, role=role, name=name)
-        public_key, hosts = requests.check(request, wanted)
-        return self._issue(wanted, public_key, hosts, now=now, life=life)
+        return self.grant(self.vet(request, wanted, now), now, life)
+
+    def vet(
+        self,
+        request: x509.CertificateSigningRequest,
+        wanted: Identity,
+        now: datetime,
+        challenges: Challenges | None = None,
+    ) -> Subject:
+        """What a request may be granted; nothing is issued yet.
+
+        ``Refused``: it asks for something else, its key is another party's, or its evidence is not
+        what is demanded. ``challenges`` are those of the service that was asked.
+        """
+        subject = requests.check(request, wanted)
+        self.check_key(wanted, subject.public_key, now)
+        self._judge(subject, now, challenges)
+        return subject
+
+    def grant(
+        self, subject: Subject, now: datetime, life: timedelta = LEAF_LIFE
+    ) -> x509.Certificate:
+        """The certificate of what ``vet`` let pass."""
+        return self._issue(subject, now=now, life=life)
 
     def renew(self, name: str, now: datetime, life: timedelta = LEAF_LIFE) -> x509.Certificate:
-        """Certify the latest key of a name again. ``UserError`` if it has none or was revoked."""
+        """Certify the latest key of a name again. ``UserError`` if it has none or was revoked.
+
+        ``Refused``: it must prove what it runs, which takes a request with new evidence.
+        """
         if name == SERVICE:
             raise UserError(f"{name!r} is the enrolment service, which renews itself. Name a party")
         latest = self._latest(name)
@@ -121,7 +158,9 @@ class Authority:
         key = latest.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise Bug(f"the record of issued certificates holds a foreign key for {name!r}")
-        return self._issue(identity, key, profiles.hosts_of(names), now=now, life=life)
+        subject = Subject(identity=identity, public_key=key, hosts=profiles.hosts_of(names))
+        self._judge(subject, now, None)
+        return self._issue(subject, now=now, life=life)
 
     def revoke(self, name: str, now: datetime) -> int:
         """Revoke every valid certificate of a name and sign the list; returns how many were new.
@@ -170,15 +209,17 @@ class Authority:
         """Every certificate in order of issue, each with the time of its revocation if it was."""
         return issued(self._folder)
 
-    def _issue(
-        self,
-        identity: Identity,
-        public_key: ec.EllipticCurvePublicKey,
-        hosts: tuple[str, ...],
-        *,
-        now: datetime,
-        life: timedelta,
-    ) -> x509.Certificate:
+    def _judge(self, subject: Subject, now: datetime, challenges: Challenges | None) -> None:
+        if self._vouch is None or subject.identity.role == "authority":  # which is this CA's own
+            return
+        key = key_hash(subject.public_key)
+        wanted = Wanted(
+            identity=subject.identity, key=key, evidence=subject.evidence, challenges=challenges
+        )
+        self._vouch(wanted, now)
+
+    def _issue(self, subject: Subject, *, now: datetime, life: timedelta) -> x509.Certificate:
+        identity, public_key = subject.identity, subject.public_key
         issuer = self.anchors.issuing
         until = min(now + life, issuer.not_valid_after_utc)
         if until <= now:
@@ -189,15 +230,7 @@ class Authority:
         with files.locked(self._lock):
             self._check_free(identity, now)
             self.check_key(identity, public_key, now)
-            leaf = profiles.leaf(
-                identity,
-                public_key,
-                hosts,
-                issuer=issuer,
-                issuer_key=self._key,
-                now=now,
-                until=until,
-            )
+            leaf = profiles.leaf(subject, issuer=issuer, issuer_key=self._key, now=now, until=until)
             entry = {
                 "event": "issued",
                 "serial": f"{leaf.serial_number:x}",

@@ -6,10 +6,12 @@
     leaf      7 days   not a CA            digitalSignature; clientAuth or serverAuth, by role
 
 A collaborator's leaf cannot serve and a server's leaf cannot dial: who steals one gains one role.
-All of it comes from here; of a request only the key and the host names are taken.
+All of it comes from here; of a request only the key, the host names and the evidence that the gate
+admitted are taken. Evidence stands in the leaf as Interoperable RA-TLS has it: others can read it.
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import ip_address
 
@@ -19,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedclave.errors import UserError
+from fedclave.trust import ratls
 from fedclave.trust.crl import SKEW
 from fedclave.trust.names import SERVERS, Identity, Role, server_name
 
@@ -32,6 +35,22 @@ PURPOSE: dict[Role, x509.ObjectIdentifier] = {
     "collaborator": ExtendedKeyUsageOID.CLIENT_AUTH,
 }
 """The one extended key usage of each role's leaf."""
+
+
+EVIDENCE = x509.ObjectIdentifier(ratls.OID)
+"""The extension that brings the evidence of a TEE."""
+
+MAX_EVIDENCE = 16 * 1024  # bytes; Gramine makes quotes of 8 KiB at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """Who is certified, with which key, and what stands in the certificate of it."""
+
+    identity: Identity
+    public_key: ec.EllipticCurvePublicKey
+    hosts: tuple[str, ...] = ()
+    evidence: bytes = field(default=b"", repr=False)
 
 
 def root(federation: str, key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
@@ -55,9 +74,7 @@ def issuing(
 
 
 def leaf(
-    identity: Identity,
-    public_key: ec.EllipticCurvePublicKey,
-    hosts: Iterable[str],
+    of: Subject,
     *,
     issuer: x509.Certificate,
     issuer_key: ec.EllipticCurvePrivateKey,
@@ -65,18 +82,27 @@ def leaf(
     until: datetime,
 ) -> x509.Certificate:
     """A party's certificate."""
+    identity, public_key = of.identity, of.public_key
     subject = _subject(identity.federation, identity.name)
     builder = _builder(subject, issuer.subject, public_key, now, until)
-    for extension, critical in (
+    extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (_usage(leaf=True), True),
         (x509.ExtendedKeyUsage([PURPOSE[identity.role]]), False),
-        (names(identity, hosts), False),
+        (names(identity, of.hosts), False),
         (x509.SubjectKeyIdentifier.from_public_key(public_key), False),
         (x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), False),
-    ):
+    ]
+    if of.evidence:
+        extensions.append((evidence(of.evidence), False))
+    for extension, critical in extensions:
         builder = builder.add_extension(extension, critical)
     return builder.sign(issuer_key, hashes.SHA256())
+
+
+def evidence(value: bytes) -> x509.UnrecognizedExtension:
+    """The extension that brings evidence, in a request and in a certificate."""
+    return x509.UnrecognizedExtension(EVIDENCE, value)
 
 
 def names(identity: Identity, hosts: Iterable[str] = ()) -> x509.SubjectAlternativeName:

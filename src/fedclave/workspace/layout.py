@@ -8,6 +8,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from fedclave.errors import UserError
+from fedclave.trust import anchors
 from fedclave.workspace import output
 
 _IGNORED = (
@@ -117,6 +118,15 @@ class Workspace:
         """The key of what this party seals to itself (``trust.vault``)."""
         return self.cert / "vault.key"
 
+    @property
+    def measured_root(self) -> Path | None:
+        """The root of the federation's CA as an image brings it, measured with the code, or None.
+
+        Whatever chain lies in ``state`` must have this root (``anchors.hold_to``).
+        """
+        path = self.root / "cert" / "root.pem"
+        return path if self.root != self.own and path.is_file() else None
+
     def heads(self, name: str) -> Path:
         """What a local party has seen of others' logs (``trust.heads``)."""
         return self.cert / "heads" / name
@@ -189,7 +199,10 @@ def keep_state_in(folder: Path | None) -> None:
 
 
 def open_(root: Path) -> Workspace:
-    """The workspace in a folder. Raises ``UserError`` if there is no plan in it."""
+    """The workspace in a folder. Raises ``UserError`` if there is no plan in it.
+
+    From then on this process trusts no CA but the one that is measured with it, if one is.
+    """
     workspace = Workspace(root, _state)
     if not workspace.plan.is_file():
         where = root.absolute()
@@ -197,6 +210,7 @@ def open_(root: Path) -> Workspace:
             f"{where} is not a workspace: it has no plan/plan.yaml. Go to one, or make one with"
             " 'fx workspace create --template numpy-digits DIR'"
         )
+    anchors.hold_to(workspace.measured_root)
     return workspace
 
 

@@ -25,10 +25,12 @@ from fedclave.transport.grpc import frames
 from fedclave.transport.grpc.enrol import OPTIONS, SERVICE, renewal_message
 from fedclave.transport.grpc.proto import enrol_pb2 as pb
 from fedclave.trust import keys, pki, requests
+from fedclave.trust.certifying import Challenges
 from fedclave.trust.credentials import renew_due
 from fedclave.trust.gate import admit
 from fedclave.trust.names import Identity
 from fedclave.trust.pki import Authority
+from fedclave.trust.profiles import Subject
 from fedclave.trust.tokens import Register
 
 Clock = Callable[[], datetime]
@@ -128,6 +130,7 @@ class _Issuer:
         self._authority = authority
         self._tokens = tokens
         self._clock = clock
+        self._challenges = Challenges()
         self._lock = Lock()
         self._shown: list[_Shown] = []  # the last one is in use
 
@@ -168,15 +171,17 @@ class _Issuer:
         )
 
     def roots(self) -> pb.RootsReply:
-        """What the CA tells anybody."""
+        """What the CA tells anybody, and what a TEE must answer."""
+        now = self._clock()
         return pb.RootsReply(
             chain=self._authority.anchors.chain,
-            revocations=self._authority.recent_crl(self._clock()),
+            revocations=self._authority.recent_crl(now),
+            challenge=self._challenges.make(now),
         )
 
     def join(self, wire: pb.JoinRequest) -> tuple[Identity, pb.Issued]:
         """A certificate for a token. A request that cannot be granted leaves the token as it was:
-        one that does not parse, or is for somebody else's key.
+        one that does not parse, is for somebody else's key, or does not prove what it must.
         """
         now = self._clock()
         request = requests.parse(wire.request)
@@ -185,11 +190,11 @@ class _Issuer:
         except ValueError as error:
             raise Refused(Code.BAD_REQUEST, f"the certificate request: {error}") from error
         asked = replace(asked, federation=self._authority.federation)
-        key, _ = requests.check(request, asked)
-        self._authority.check_key(asked, key, now)
+        subject = self._authority.vet(request, asked, now, self._challenges)
+        key = subject.public_key
         holder = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
         self._tokens.redeem(wire.secret, asked, holder, now)
-        return asked, self._issue(request, asked, now)
+        return asked, self._issue(subject, now)
 
     def renew(self, wire: pb.RenewRequest) -> pb.Issued:
         """A certificate for one that is still good, to whoever holds its key."""
@@ -211,13 +216,11 @@ class _Issuer:
                 "the renewal is not signed with the key of the certificate in use, for this"
                 " service. Try again, or join anew with a token",
             )
-        return self._issue(request, own, now)
+        return self._issue(self._authority.vet(request, own, now, self._challenges), now)
 
-    def _issue(
-        self, request: x509.CertificateSigningRequest, own: Identity, now: datetime
-    ) -> pb.Issued:
+    def _issue(self, subject: Subject, now: datetime) -> pb.Issued:
         try:
-            leaf = self._authority.issue(request, role=own.role, name=own.name, now=now)
+            leaf = self._authority.grant(subject, now)
         except UserError as error:  # the operator's names collide, or the CA is at its end
             raise Refused(Code.BAD_REQUEST, str(error)) from error
         return pb.Issued(

@@ -11,6 +11,7 @@ The first contact, in order. The party
 Private keys are made here and stay here.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -31,6 +32,7 @@ from fedclave.transport.grpc.channel import pinned, read_leaf
 from fedclave.transport.grpc.proto import enrol_pb2 as pb
 from fedclave.trust import keys, profiles
 from fedclave.trust.adopt import adopt, root_sha256
+from fedclave.trust.certifying import Prove, unproved
 from fedclave.trust.credentials import Credentials, next_key
 from fedclave.trust.gate import Anchors, admit, foresee
 from fedclave.trust.names import Identity
@@ -49,24 +51,31 @@ OPTIONS = [
 
 
 async def join(
-    token: Token, cert_folder: Path, *, now: datetime, hosts: Iterable[str] = ()
+    token: Token,
+    cert_folder: Path,
+    *,
+    now: datetime,
+    hosts: Iterable[str] = (),
+    prove: Prove = unproved,
 ) -> Credentials:
     """Take a token's place in its federation: key, certificate, chain and list in the folder.
 
     Run again after a lost connection, it asks for the same key, and the token is still good.
-    ``hosts`` are where a server will listen.
+    ``hosts`` are where a server will listen. ``prove`` speaks of the TEE that the key is made in.
     """
     own = Identity(federation=token.federation, role=token.role, name=token.name)
     async with _met(token.authority, cert_folder, token.root, now) as service:
         key = next_key(cert_folder, own.name)
-        request = make_request(key, **vars(own), hosts=hosts)
+        request = await service.request(key, own, hosts, prove)
         issued = await service.join(
             pb.JoinRequest(secret=token.secret, request=request.public_bytes(Encoding.PEM))
         )
         return _keep(issued, cert_folder, own, key, now)
 
 
-async def renew(address: str, cert_folder: Path, name: str, *, now: datetime) -> Credentials:
+async def renew(
+    address: str, cert_folder: Path, name: str, *, now: datetime, prove: Prove = unproved
+) -> Credentials:
     """Replace a party's good certificate and its key by new ones, before the old one ends.
 
     ``Refused``: the CA does not renew it (revoked, expired, ...). ``Unavailable``: try later.
@@ -77,7 +86,7 @@ async def renew(address: str, cert_folder: Path, name: str, *, now: datetime) ->
     root = root_sha256(Anchors.read(cert_folder))
     async with _met(address, cert_folder, root, now) as service:
         key = next_key(cert_folder, name)
-        request = make_request(key, **vars(own), hosts=profiles.hosts_of(names))
+        request = await service.request(key, own, profiles.hosts_of(names), prove)
         covered = renewal_message(request, service.leaf)
         issued = await service.renew(
             pb.RenewRequest(
@@ -113,6 +122,18 @@ class _Service:
     channel: grpc.aio.Channel
     leaf: bytes
     anchors: Anchors
+    challenge: bytes
+
+    async def request(
+        self,
+        key: ec.EllipticCurvePrivateKey,
+        own: Identity,
+        hosts: Iterable[str],
+        prove: Prove,
+    ) -> x509.CertificateSigningRequest:
+        """A request for this service: its evidence answers the challenge that was given here."""
+        evidence = await asyncio.to_thread(prove, key.public_key(), self.challenge)
+        return make_request(key, **vars(own), hosts=hosts, evidence=evidence)
 
     async def join(self, request: pb.JoinRequest) -> pb.Issued:
         return pb.Issued.FromString(
@@ -136,7 +157,13 @@ async def _met(
         roots = pb.RootsReply.FromString(reply)
         anchors = adopt(cert_folder, roots.chain, roots.revocations, root=root)  # 3
         admit(leaf, anchors=anchors, role="authority", now=now, members=None)  # 4
-        yield _Service(address=address, channel=channel, leaf=leaf, anchors=anchors)  # 5
+        yield _Service(  # 5
+            address=address,
+            channel=channel,
+            leaf=leaf,
+            anchors=anchors,
+            challenge=roots.challenge,
+        )
 
 
 async def _call(channel: grpc.aio.Channel, address: str, name: str, request: bytes) -> bytes:

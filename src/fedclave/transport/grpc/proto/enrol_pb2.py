@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)fedclave/transport/grpc/proto/enrol.proto\x12\x0b\x66\x65\x64\x63lave.v1\"\x0e\n\x0cRootsRequest\"0\n\nRootsReply\x12\r\n\x05\x63hain\x18\x01 \x01(\x0c\x12\x13\n\x0brevocations\x18\x02 \x01(\x0c\".\n\x0bJoinRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\"G\n\x0cRenewRequest\x12\x0f\n\x07request\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"A\n\x06Issued\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\r\n\x05\x63hain\x18\x02 \x01(\x0c\x12\x13\n\x0brevocations\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)fedclave/transport/grpc/proto/enrol.proto\x12\x0b\x66\x65\x64\x63lave.v1\"\x0e\n\x0cRootsRequest\"C\n\nRootsReply\x12\r\n\x05\x63hain\x18\x01 \x01(\x0c\x12\x13\n\x0brevocations\x18\x02 \x01(\x0c\x12\x11\n\tchallenge\x18\x03 \x01(\x0c\".\n\x0bJoinRequest\x12\x0e\n\x06secret\x18\x01 \x01(\t\x12\x0f\n\x07request\x18\x02 \x01(\x0c\"G\n\x0cRenewRequest\x12\x0f\n\x07request\x18\x01 \x01(\x0c\x12\x13\n\x0b\x63\x65rtificate\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"A\n\x06Issued\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c\x12\r\n\x05\x63hain\x18\x02 \x01(\x0c\x12\x13\n\x0brevocations\x18\x03 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROOTSREQUEST']._serialized_start=58
   _globals['_ROOTSREQUEST']._serialized_end=72
   _globals['_ROOTSREPLY']._serialized_start=74
-  _globals['_ROOTSREPLY']._serialized_end=122
-  _globals['_JOINREQUEST']._serialized_start=124
-  _globals['_JOINREQUEST']._serialized_end=170
-  _globals['_RENEWREQUEST']._serialized_start=172
-  _globals['_RENEWREQUEST']._serialized_end=243
-  _globals['_ISSUED']._serialized_start=245
-  _globals['_ISSUED']._serialized_end=310
+  _globals['_ROOTSREPLY']._serialized_end=141
+  _globals['_JOINREQUEST']._serialized_start=143
+  _globals['_JOINREQUEST']._serialized_end=189
+  _globals['_RENEWREQUEST']._serialized_start=191
+  _globals['_RENEWREQUEST']._serialized_end=262
+  _globals['_ISSUED']._serialized_start=264
+  _globals['_ISSUED']._serialized_end=329
 # @@protoc_insertion_point(module_scope)

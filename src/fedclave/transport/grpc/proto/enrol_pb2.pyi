@@ -10,12 +10,14 @@ class RootsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class RootsReply(_message.Message):
-    __slots__ = ("chain", "revocations")
+    __slots__ = ("chain", "revocations", "challenge")
     CHAIN_FIELD_NUMBER: _ClassVar[int]
     REVOCATIONS_FIELD_NUMBER: _ClassVar[int]
+    CHALLENGE_FIELD_NUMBER: _ClassVar[int]
     chain: bytes
     revocations: bytes
-    def __init__(self, chain: _Optional[bytes] = ..., revocations: _Optional[bytes] = ...) -> None: ...
+    challenge: bytes
+    def __init__(self, chain: _Optional[bytes] = ..., revocations: _Optional[bytes] = ..., challenge: _Optional[bytes] = ...) -> None: ...
 
 class JoinRequest(_message.Message):
     __slots__ = ("secret", "request")
