@@ -20,6 +20,7 @@ from tests.support.federation import PASSPHRASE, Federation, Party, federation
 from fedclave import tensors
 from fedclave.trust import ratls, tokens
 from fedclave.trust.adopt import root_sha256
+from fedclave.trust.anchors import Anchors
 from fedclave.trust.credentials import Credentials
 from fedclave.trust.names import Identity
 from fedclave.workspace import archive
@@ -39,7 +40,8 @@ class Town:
         packed = folder / "workspace.zip"
         fed.fx("workspace", "export", "--out", str(packed))
         archive.unpack(packed, self.image)
-        shutil.copy(fed.cert / "chain.pem", self.image / "cert")
+        root = Anchors.read(fed.cert).root.public_bytes(Encoding.PEM)
+        (self.image / "cert/root.pem").write_bytes(root)
         with socket.create_server(("localhost", 0)) as free:
             self.address = f"localhost:{free.getsockname()[1]}"
         self.parties: list[Party] = []
