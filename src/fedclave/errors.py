@@ -92,6 +92,7 @@ class Code(StrEnum):
     ATT_CONTRACT = "ATT-CONTRACT"
     ATT_POLICY = "ATT-POLICY"
     ATT_POLICY_EMPTY = "ATT-POLICY-EMPTY"
+    ATT_POLICY_VERSION = "ATT-POLICY-VERSION"
     ATT_SIMULATED = "ATT-SIMULATED"
     ATT_REQUIRED = "ATT-REQUIRED"
     ATT_DISAGREE = "ATT-DISAGREE"
@@ -163,8 +164,9 @@ MEANING: dict[Code, str] = {
     Code.ATT_NONCE: "the evidence does not answer this challenge (possible replay)",
     Code.ATT_ROLE: "the evidence was made for another role",
     Code.ATT_CONTRACT: "the evidence names another contract",
-    Code.ATT_POLICY: "the evidence names another policy, or no policy allows this peer",
+    Code.ATT_POLICY: "the policy does not allow this peer, or is not valid now",
     Code.ATT_POLICY_EMPTY: "the policy admits nobody: it names no measurement",
+    Code.ATT_POLICY_VERSION: "the two sides follow different versions of the policy",
     Code.ATT_SIMULATED: "a simulated TEE where hardware is demanded",
     Code.ATT_REQUIRED: "a call before the peer has attested, or after its session ended",
     Code.ATT_DISAGREE: "two verifiers disagree about the evidence",

@@ -59,7 +59,7 @@ def test_no_call_is_answered_before_attestation(mallory: Mallory) -> None:
     ("changed", "code"),
     [
         ({"contract": "0" * 64}, "ATT-CONTRACT"),
-        ({"policy": "0" * 64}, "ATT-POLICY"),
+        ({"policy": "0" * 64}, "ATT-POLICY-VERSION"),
         ({"key": bytes(32)}, "ATT-KEY-BINDING"),  # a man in the middle, seen from the other end
         ({"versions": [9]}, "wrong-version"),
         ({"versions": []}, "wrong-version"),
@@ -119,7 +119,7 @@ FORGED: dict[str, tuple[str, Callable[[Mallory, bytes, pb.Evidence], bytes]]] = 
         lambda m, a, t: m.evidence(replace(m.claims(a, t.nonce), contract="0" * 64)),
     ),
     "of another policy": (
-        "ATT-POLICY",
+        "ATT-POLICY-VERSION",
         lambda m, a, t: m.evidence(replace(m.claims(a, t.nonce), policy="0" * 64)),
     ),
     "naming another head of the log than was shown": (

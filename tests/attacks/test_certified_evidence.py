@@ -148,7 +148,7 @@ WRONG: dict[str, tuple[dict[str, Any], Code]] = {
     "another-name": ({"name": "bob"}, Code.ATT_ROLE),
     "another-federation": ({"federation": "letters"}, Code.WRONG_FEDERATION),
     "another-contract": ({"contract": "c1" * 32}, Code.ATT_CONTRACT),
-    "another-policy": ({"policy": "d1" * 32}, Code.ATT_POLICY),
+    "another-policy": ({"policy": "d1" * 32}, Code.ATT_POLICY_VERSION),
     "another-measurement": ({"code": OTHER_CODE}, Code.ATT_MRENCLAVE),
     "older-than-a-certificate-lives": ({"time": NOW - 8 * DAY}, Code.ATT_NONCE),
     "made-tomorrow": ({"time": NOW + DAY}, Code.ATT_NONCE),

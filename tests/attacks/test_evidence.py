@@ -92,7 +92,7 @@ def test_evidence_of_another_party(door: Door) -> None:
 
 def test_evidence_for_another_contract_policy_or_federation(door: Door) -> None:
     assert door.verdict(door.evidence(contract="e0" * 32)) is Code.ATT_CONTRACT
-    assert door.verdict(door.evidence(policy="e0" * 32)) is Code.ATT_POLICY
+    assert door.verdict(door.evidence(policy="e0" * 32)) is Code.ATT_POLICY_VERSION
     assert door.verdict(door.evidence(federation="letters")) is Code.WRONG_FEDERATION
 
 

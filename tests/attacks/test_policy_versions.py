@@ -23,11 +23,11 @@ def follow(fed: Federation, folder: Path, **rules: Any) -> str:
     return trust.follow(Workspace(folder), fed.signer, fed.now, {**NEXT, **rules})
 
 
-def refused(party: Party) -> str:
+def refused(party: Party, code: str = "ATT-POLICY") -> str:
     """What a party was told that the policy kept out."""
     assert party.end() == 3, party.stderr
     error = party.events[-1]["error"]
-    assert error["code"] == "ATT-POLICY"
+    assert error["code"] == code
     return str(error["message"])
 
 
@@ -37,8 +37,9 @@ def test_two_versions_refuse_each_other_and_say_what_to_do(tmp_path: Path, newer
         home = fed.apart("anna")
         follow(fed, home if newer == "anna" else fed.folder)
         aggregator = fed.aggregator()
-        assert "Give the newer one to both sides" in refused(fed.collaborator("anna"))
-        assert aggregator.wait("peer_refused")["code"] == "ATT-POLICY"
+        told = refused(fed.collaborator("anna"), "ATT-POLICY-VERSION")
+        assert "Give the newer one to both sides" in told
+        assert aggregator.wait("peer_refused")["code"] == "ATT-POLICY-VERSION"
         follow(fed, fed.folder if newer == "anna" else home)
         fed.changes = {}
         if newer == "anna":
@@ -92,6 +93,31 @@ def test_a_running_aggregator_follows_the_next_version_and_members_come_along(
         assert aggregator.wait("policy")["version"] == 2
         for party in (anna, bernd):
             assert party.wait("attested", policy=digest)["word"] == "SIMULATED"
+        busy.unlink()
+        aggregator.wait("run_finished")
+        assert [aggregator.end(), anna.end(), bernd.end()] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("first", ["aggregator", "anna"])
+def test_the_next_version_may_reach_one_side_first(tmp_path: Path, first: str) -> None:
+    short = {"freshness": {"session_s": 600, "reattest_s": 2}}
+    with federation(tmp_path / "ws", proving=BOTH, members=MEMBERS, rules=short) as fed:
+        home = fed.apart("anna")
+        folders = [fed.folder, home] if first == "aggregator" else [home, fed.folder]
+        fed.changes = {"reconsider_s": 0.5}
+        busy = fed.busy("bernd", in_round=2)
+        aggregator = fed.aggregator()
+        anna, bernd = fed.all()
+        aggregator.wait("task_started", round=2, member="bernd")
+        follow(fed, folders[0], **short)
+        trouble = anna.until(
+            lambda e: e.get("event") == "policy_trouble" and "Give the newer one" in e["message"],
+            "that the sides differ",
+        )
+        assert "the aggregator refused this side" in trouble["message"]
+        assert aggregator.wait("peer_refused")["code"] == "ATT-POLICY-VERSION"
+        digest = follow(fed, folders[1], **short)
+        assert anna.wait("attested", policy=digest)["word"] == "SIMULATED"
         busy.unlink()
         aggregator.wait("run_finished")
         assert [aggregator.end(), anna.end(), bernd.end()] == [0, 0, 0]

@@ -159,7 +159,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     ("change", "code"),
     [
         ({"contract": "ab" * 32}, "ATT-CONTRACT"),
-        ({"policy": "ab" * 32}, "ATT-POLICY"),
+        ({"policy": "ab" * 32}, "ATT-POLICY-VERSION"),
         ({"name": "anna"}, "ATT-ROLE"),
         ({"purpose": "data-key"}, "ATT-ROLE"),
         ({"time": datetime.now(UTC) - timedelta(hours=1)}, "ATT-NONCE"),
@@ -373,7 +373,7 @@ BAD: dict[str, tuple[Callable[[Scene, bytes], pb.Offer], str]] = {
     "another-releaser": (lambda s, e: forged(s, e, peer=b"p" * 32), "ATT-KEY-BINDING"),
     "another-tls-key": (lambda s, e: forged(s, e, key=b"k" * 32), "ATT-KEY-BINDING"),
     "another-contract": (lambda s, e: forged(s, e, contract="ab" * 32), "ATT-CONTRACT"),
-    "another-policy": (lambda s, e: forged(s, e, policy="ab" * 32), "ATT-POLICY"),
+    "another-policy": (lambda s, e: forged(s, e, policy="ab" * 32), "ATT-POLICY-VERSION"),
     "a-collaborator": (lambda s, e: forged(s, e, certificate="anna"), "wrong-role"),
     "claims-of-a-collaborator": (lambda s, e: forged(s, e, role="collaborator"), "ATT-ROLE"),
     "old": (

@@ -50,7 +50,7 @@ def connector(party: Party, address: str, side: Side | None) -> Connect:
         async def again(seconds: float) -> None:
             while True:
                 await asyncio.sleep(seconds)
-                seconds = await judge.attest(opened, identity)
+                seconds = await judge.again(opened, identity)
 
         try:
             first_s = await judge.attest(opened, identity)
@@ -102,6 +102,7 @@ class _Judge:
         self._sessions = Sessions()  # of one: the aggregator's
         self._troubles = attesting.Troubles(party)
         self._reminder = Reminder()
+        self._pause_s = _FIRST_PAUSE_S
 
     async def attest(self, opened: Opened, identity: Credentials) -> float:
         """Attest on a channel; returns after how many seconds to do it again."""
@@ -116,6 +117,22 @@ class _Judge:
         )
         self._sessions.open(_THE, standing)
         self._party.tell("attested", peer="aggregator", **standing.facts())
+        return again_s
+
+    async def again(self, opened: Opened, identity: Credentials) -> float:
+        """Attest anew. While the two sides follow different versions of the policy, for one of them
+        gets it first, it is tried again until the session from before is over (``check_time``).
+        """
+        try:
+            again_s = await self.attest(opened, identity)
+        except Refused as refused:
+            if refused.code is not Code.ATT_POLICY_VERSION:
+                raise
+            self._troubles.note("version", refused)
+            pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, _LONGEST_PAUSE_S)
+            return pause_s
+        self._troubles.note("version", None)
+        self._pause_s = _FIRST_PAUSE_S
         return again_s
 
     def check_time(self) -> None:
@@ -157,6 +174,9 @@ class _Judge:
         self._troubles.note("policy", error)
         return error is None
 
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+"""Before the next try while the aggregator follows another version of the policy."""
 
 _THE = b"aggregator"
 """The key of the only session that a member keeps."""

@@ -66,7 +66,7 @@ class Terms:
             )
         if policy != self.policy.digest:
             raise Refused(
-                Code.ATT_POLICY,
+                Code.ATT_POLICY_VERSION,
                 f"the peer follows policy {policy[:12]!r}, this side {self.policy.digest[:12]}"
                 f" (version {self.policy.policy.version}). Give the newer one to both sides"
                 " ('fx attest policy show')",

@@ -255,7 +255,7 @@ def require(claims: Claims, expected: Expected) -> None:
         5  the federation                                 WRONG_FEDERATION
         6  the role, and who has it                       ATT_ROLE
         7  the contract                                   ATT_CONTRACT
-        8  the policy                                     ATT_POLICY
+        8  the policy                                     ATT_POLICY_VERSION
 
     How old they may be is for the policy to say (``judgement.check_time``).
     """
@@ -304,7 +304,7 @@ def require(claims: Claims, expected: Expected) -> None:
         )
     if claims.policy != expected.policy:  # 8
         raise Refused(
-            Code.ATT_POLICY,
+            Code.ATT_POLICY_VERSION,
             f"the evidence is for policy {claims.policy[:12]}, this side follows"
             f" {expected.policy[:12]}. Give the newer one to both sides",
         )

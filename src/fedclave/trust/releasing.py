@@ -223,7 +223,7 @@ class Receiver:
         """The answer to a challenge, and what the secret will be sealed for.
 
         ``Refused``: BAD_SIGNATURE, MALFORMED; ATT_NONCE for one that is old, or was answered
-        before; ATT_ROLE, ATT_CONTRACT, ATT_POLICY for one that is about something else.
+        before; ATT_ROLE, ATT_CONTRACT, ATT_POLICY_VERSION for one about something else.
         """
         if len(envelope) > MAX_CHALLENGE:
             raise Refused(Code.MALFORMED, f"a challenge of more than {MAX_CHALLENGE} bytes")

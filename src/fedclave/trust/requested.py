@@ -118,7 +118,7 @@ def require(said: Requested, *, identity: Identity, key: bytes, contract: str, p
     2  the federation             WRONG_FEDERATION
     3  the role, and who has it   ATT_ROLE
     4  the contract               ATT_CONTRACT
-    5  the policy                 ATT_POLICY
+    5  the policy                 ATT_POLICY_VERSION
     """
     if said.key != key:  # 1
         raise Refused(
@@ -147,7 +147,7 @@ def require(said: Requested, *, identity: Identity, key: bytes, contract: str, p
         )
     if said.policy != policy:  # 5
         raise Refused(
-            Code.ATT_POLICY,
+            Code.ATT_POLICY_VERSION,
             f"the evidence is for policy {said.policy[:12]}, and the CA follows {policy[:12]}."
             " Give the newer one to both sides, then make a new request",
         )

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who has attested, and until when: the live sessions of a server, by the TLS key behind them.
 
-A session ends when its time is up, when the party attests again and fails, or when a second look at
-what it proved (``reconsider``: newer collateral, another policy) refuses what was good before.
+A session ends when its time is up, when the party attests again and fails (but for a policy of
+another version: one side gets the next one first), or when a second look at what it proved
+(``reconsider``: newer collateral, another policy) refuses what was good before.
 Who has none may call ``Attest`` and nothing else.
 
 Its time is also measured by a clock that nobody sets: to set this machine's clock back neither

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every command explains itself, and saying so costs no heavy import."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def test_every_command_has_a_summary_an_example_and_json(
 ) -> None:
     assert run([*name.split(), "--help"]) == 0
     text = capsys.readouterr().out
-    assert f"Example:\n      fx {name}" in text or f" fx {name}" in text.split("Example:")[1]
+    assert re.search(rf"\bfx (--state \S+ )?{name}\b", text.partition("Example:")[2])
     assert "--json" in text
     assert all(param.help for param in COMMANDS[name].params)
     assert COMMANDS[name].help.splitlines()[0].endswith((".", ":", ",", "made", "CA"))

@@ -146,7 +146,7 @@ STEPS = [
     ("role", "collaborator", Code.ATT_ROLE, "collaborator, expected aggregator"),
     ("name", "mallory", Code.ATT_ROLE, "'mallory'.*'agg'"),
     ("contract", "e0" * 32, Code.ATT_CONTRACT, "e0e0e0e0e0e0.*c0c0c0c0c0c0"),
-    ("policy", "e0" * 32, Code.ATT_POLICY, "e0e0e0e0e0e0.*d0d0d0d0d0d0"),
+    ("policy", "e0" * 32, Code.ATT_POLICY_VERSION, "e0e0e0e0e0e0.*d0d0d0d0d0d0"),
 ]
 
 

@@ -86,12 +86,14 @@ class Usher:
         """Attest with a member whose channel has this TLS key. Its session is open afterwards.
 
         ``admitted`` hears of it before the member does, which may cut the call off then.
-        ``Refused``: one side does not accept the other. A session from before then ends.
+        ``Refused``: one side does not accept the other. A session from before then ends; but not
+        where they only follow different versions of the policy, for one of them gets it first.
         """
         try:
             standing = await self._receive(member, key, read, write)
         except Refused as refused:
-            self.sessions.close(key, refused)
+            if refused.code is not Code.ATT_POLICY_VERSION:
+                self.sessions.close(key, refused)
             raise
         self.sessions.open(key, standing)
         admitted(standing)
