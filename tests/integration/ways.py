@@ -28,7 +28,7 @@ from fedclave.workspace import host, readiness
 from fedclave.workspace.gramine import runtime
 from fedclave.workspace.images import content, deploy_run, deployment
 from fedclave.workspace.images.deploy_run import Tool
-from fedclave.workspace.images.deployment import Deployment, Kind
+from fedclave.workspace.images.deployment import Deployment, Kind, Role
 from fedclave.workspace.images.engines import Engine
 
 ENTRY = [f"{content.PREFIX}/bin/python", *content.START]
@@ -46,9 +46,10 @@ class Way:
 
 def ways(engine: Engine, gramine: Path | None) -> tuple[Way, ...]:
     """All, the best first."""
-    lacks = {Kind.SGX: _sgx, Kind.DIRECT: _direct, Kind.CONTAINER: lambda *_: ()}
-    return tuple(
-        Way(kind=kind, missing=tuple(lack(engine, gramine))) for kind, lack in lacks.items()
+    return (
+        Way(kind=Kind.SGX, missing=tuple(_sgx(engine, gramine))),
+        Way(kind=Kind.DIRECT, missing=tuple(_direct(engine, gramine))),
+        Way(kind=Kind.CONTAINER, missing=()),
     )
 
 
@@ -88,8 +89,8 @@ def starts(
 ) -> Iterator[Start]:
     """How each role of an image starts. ``arguments`` and ``root`` count in plain containers."""
     if engine.name == "buildah":
-        with _buildah(made.image, folders, arguments, root) as start:
-            yield start
+        with _buildah(made.image, folders, arguments, root) as by_buildah:
+            yield by_buildah
         return
 
     def start(name: str) -> Program:
@@ -112,7 +113,7 @@ def line_of(
     root: Path | None,
 ) -> str:
     """The line that ``fx`` prints for a role; under a name of our own, on this network."""
-    role = "aggregator" if name == "aggregator" else "collaborator"
+    role: Role = "aggregator" if name == "aggregator" else "collaborator"
     printed = deploy_run.line(made, role, tool, folder=str(folder))
     own = f"--name {container} {UNSHARED}"
     line = printed.replace(f"--name {made.stem}-{role} --restart on-failure:10", own, 1)

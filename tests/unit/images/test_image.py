@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 import shlex
 import shutil
 import stat
@@ -252,6 +253,21 @@ def test_what_cannot_be_an_image_is_refused_and_nothing_is_left(
     command = ("workspace", "dockerize", "--base-image", str(base), "-C", str(workspace.root))
     found, value = said(capsys, *command)
     assert (found, words in value["error"]["message"]) == (code, True), value
+    assert set(workspace.image.iterdir()) == before
+
+
+def test_what_a_full_disk_interrupts_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], workspace: Workspace, base: Path
+) -> None:
+    before = set(workspace.image.iterdir())
+    command = ("workspace", "dockerize", "--base-image", str(base), "-C", str(workspace.root))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, limits[1]))  # a layer has more
+    try:
+        found, value = said(capsys, *command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert found == 2 and "cannot be written (File too large)" in value["error"]["message"], value
     assert set(workspace.image.iterdir()) == before
 
 

@@ -10,10 +10,9 @@ Equal inputs give equal archives, byte for byte.
 """
 
 import re
-import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from fedclave.workspace import output
 from fedclave.workspace.images import content, engines, leaks, oci, oci_write, sbom, tree
 from fedclave.workspace.images.content import Content, Interpreter
 from fedclave.workspace.images.engines import Engine
-from fedclave.workspace.images.oci import Image, Layer
+from fedclave.workspace.images.oci import Image
 from fedclave.workspace.images.oci_write import Written
 from fedclave.workspace.images.prune import Count
 from fedclave.workspace.images.tree import Node
@@ -121,13 +120,14 @@ def write(
     listed = tree.of_bytes(sbom.document(about, wheels, base.files))
     trees = [parts.libraries, parts.fedclave, {**parts.workspace, content.SBOM: listed}]
     trees += [more] if more else []
-    layers = _layers(trees, target.parent, epoch)
     own = content.config(base.image.config.get("config") or {}, _labels(contract, base))
-    config = oci_write.configured(base.image, layers, own, epoch)
-    try:
+    with output.blamed_on(target.parent), tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        layers = [
+            oci_write.pack(tree.with_folders(one), Path(scratch) / f"{number}.tar", epoch)
+            for number, one in enumerate(trees)
+        ]
+        config = oci_write.configured(base.image, layers, own, epoch)
         written = oci_write.write(target, config, (*base.image.layers, *layers), name, epoch)
-    finally:
-        shutil.rmtree(layers[0].path.parent, ignore_errors=True)
     mine = {**parts.libraries, **parts.fedclave, **parts.workspace, **more}
     counted = [node for node in mine.values() if isinstance(node, tree.File)]
     return Made(
@@ -153,14 +153,6 @@ def tag(federation: str) -> str:
     ('heart-study-2', 'federation')
     """
     return "-".join(re.findall(r"[a-z0-9]+", federation.lower())) or "federation"
-
-
-def _layers(trees: Sequence[Mapping[str, Node]], folder: Path, epoch: int) -> list[Layer]:
-    scratch = Path(tempfile.mkdtemp(dir=folder))
-    return [
-        oci_write.pack(tree.with_folders(one), scratch / f"{number}.tar", epoch)
-        for number, one in enumerate(trees)
-    ]
 
 
 def _labels(contract: Contract, base: Base) -> dict[str, str]:
