@@ -2,6 +2,7 @@
 """Commands that are run, and what is told of it."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -32,9 +33,12 @@ def output(*command: str) -> str:
     return done.stdout.strip()
 
 
-def fx(*command: str) -> dict[str, Any]:
+def fx(*command: str, **environment: str) -> dict[str, Any]:
     """Run a command of fx to its good end; the object that it printed."""
-    done = subprocess.run([*FX, *command, "--json"], capture_output=True, text=True, check=False)
+    told = [*FX, *command, "--json"]
+    done = subprocess.run(
+        told, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
     if done.returncode != 0:
         raise SystemExit(f"fx {' '.join(command)}: {done.stdout}{done.stderr}")
     value: dict[str, Any] = json.loads(done.stdout)

@@ -11,12 +11,14 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from tests.integration.shell import fx, say
 
 from fedclave.trust.anchors import Anchors
+from fedclave.workspace.images import own
 
 PARTIES = ("alice", "bob")
 ALL = ("aggregator", *PARTIES)
@@ -57,13 +59,23 @@ class Town:
         subprocess.run(data, cwd=self.center, check=True)
         fx("plan", "initialize", *at)
         say("Locking the requirements ...")
-        fx("workspace", "lock", *at)
+        fx("workspace", "lock", *at, PIP_CONSTRAINT=self._installed().as_uri())
         fx("plan", "sign", *at)
         fx("workspace", "certify", *at)
         fx("aggregator", "generate-cert-request", "--host", "localhost", *at)
         fx("aggregator", "certify", "--yes", *at)
         for name in PARTIES:
             self._join(name)
+
+    def _installed(self) -> Path:
+        """Constraints for pip: an image's packages are those of the run outside, which made the
+        model that its own is compared with.
+        """
+        path = self.folder / "constraints.txt"
+        found = {one.metadata["Name"]: one.version for one in metadata.distributions()}
+        lines = [f"{name}=={found[name]}\n" for name in sorted(found) if name != own.NAME]
+        path.write_text("".join(lines))
+        return path
 
     def _join(self, name: str) -> None:
         home, archive = self.home(name), self.folder / "workspace.zip"

@@ -101,7 +101,8 @@ def wheel(
     info = f"{name}-{version}.dist-info"
     told = {
         **files,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nLicense: MIT\n".encode(),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\n"
+        f"Version: {version}\nLicense: MIT\n".encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nTag: py3-none-any\n",
     }
     record = "".join(f"{path},sha256={_urlsafe(data)},{len(data)}\n" for path, data in told.items())

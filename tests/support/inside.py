@@ -91,7 +91,7 @@ class Image:
         made = cls(folder=folder)
         packages = made.prefix / f"lib/python{sys.version_info.major}.{sys.version_info.minor}"
         packages /= "site-packages"
-        for path, source in _installed().items():
+        for path, source in installed(ROOTS).items():
             target = packages / path
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
@@ -122,10 +122,12 @@ class Image:
         return [str(self.prefix / "bin/python"), *start, *role]
 
 
-def _installed() -> dict[str, Path]:
-    """The files of the packages that a run needs, by their path in site-packages, pruned."""
+def installed(roots: Iterable[str]) -> dict[str, Path]:
+    """The files of packages and of all that they require, by their path in site-packages, pruned;
+    fedclave is always among them.
+    """
     found: dict[str, Path] = {}
-    for name in sorted(_closure(ROOTS)):
+    for name in sorted(_closure(roots)):
         if name == "fedclave":
             continue
         distribution = metadata.distribution(name)

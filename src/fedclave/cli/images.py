@@ -57,7 +57,8 @@ def lock(
     """Lock requirements.txt: exact versions, each wheel by its SHA-256, in requirements.lock.
 
     pip resolves them for Python on x86-64 Linux (Debian 12 or later), and from wheels alone. The
-    wheels then lie in image/. The lock is part of the contract: sign it anew afterwards.
+    wheels then lie in image/. The lock is part of the contract: sign it anew afterwards. An index
+    that requirements.txt names (--extra-index-url) stands in it too.
     """
     import sys
 
@@ -80,13 +81,28 @@ def lock(
             "lock": opened.lock.absolute(),
             "python": made.python,
             "wheels": {pin.name: pin.version for pin in made.pins},
+            "indexes": made.indexes,
+            "for_gpus": made.for_gpus,
         },
         [
             f"{opened.lock} names {console.count(len(made.pins), 'wheel')}, each by its SHA-256.",
+            *_of_gpus(made.for_gpus),
             *console.steps("fx plan sign", "fx workspace dockerize"),
         ],
         as_json,
     )
+
+
+def _of_gpus(names: tuple[str, ...]) -> list[str]:
+    if not names:
+        return []
+    return [
+        "",
+        f"No CPU can use {console.count(len(names), 'wheel')} of these: {', '.join(names)}.",
+        "Without a GPU, and in every enclave, take builds for CPUs: name their index in",
+        "requirements.txt, and lock again. For PyTorch:",
+        "  --extra-index-url https://download.pytorch.org/whl/cpu",
+    ]
 
 
 def dockerize(

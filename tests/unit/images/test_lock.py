@@ -15,6 +15,7 @@ GOOD = Lock(
         Pin(name="numpy", version="2.4.6", sha256=frozenset([A, B])),
         Pin(name="ruamel-yaml", version="1!0.18.6+local", sha256=frozenset([B])),
     ),
+    indexes=("--index-url https://example.org/simple", "--extra-index-url https://example.org/2"),
 )
 
 
@@ -41,14 +42,14 @@ def test_names_are_normalised_and_comments_left_out(tmp_path: Path) -> None:
         (f"# python 3.11\nnumpy==1.0 --hash=md5:{A}\n", ":2: 'numpy==1.0 --hash=md5"),
         (f"# python 3.11\nnumpy==1.0 --hash=sha256:{A[1:]}\n", ":2: 'numpy==1.0 --hash"),
         ("# python 3.11\n-r other.txt\n", ":2: '-r other.txt'"),
-        ("# python 3.11\n--index-url https://example.org\n", ":2: '--index-url"),
+        ("# python 3.11\n--find-links https://example.org\n", ":2: '--find-links"),
         (f"# python 3.11\nnumpy @ file:///x.whl --hash=sha256:{A}\n", ":2: 'numpy @"),
         (
             f"# python 3.11\nx==1 --hash=sha256:{A}\nX==2 --hash=sha256:{A}\n",
             "x stands in it twice",
         ),
     ],
-    ids=["no-python", "no-hash", "range", "md5", "short", "include", "index", "address", "twice"],
+    ids=["no-python", "no-hash", "range", "md5", "short", "include", "option", "address", "twice"],
 )
 def test_what_does_not_pin_is_refused_with_its_line(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "requirements.lock"
@@ -56,6 +57,13 @@ def test_what_does_not_pin_is_refused_with_its_line(tmp_path: Path, text: str, w
     with pytest.raises(UserError, match=words) as refused:
         lock.read(path)
     assert "fx workspace lock" in str(refused.value)
+
+
+def test_a_lock_that_names_an_index_of_one_machine_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "requirements.lock"
+    path.write_text("# python 3.11\n--extra-index-url file:///opt/simple\n")
+    with pytest.raises(UserError, match=r"requirements\.lock:2: --extra-index-url"):
+        lock.read(path)
 
 
 def test_without_a_lock_the_next_step_is_named(tmp_path: Path) -> None:

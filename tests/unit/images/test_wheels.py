@@ -58,6 +58,14 @@ def test_what_record_does_not_vouch_for_is_refused(
         wheels.files(wheel)
 
 
+def test_what_is_read_is_what_was_verified_whatever_lies_there_by_then(tmp_path: Path) -> None:
+    wheel = wheels.open_(images.wheel(tmp_path, "kit", FILES))
+    found = wheels.files(wheel)
+    wheel.path.unlink()
+    images.wheel(tmp_path, "kit", {**FILES, "kit/__init__.py": b"planted"})
+    assert tree.content(found["site-packages/kit/__init__.py"]) == b"x = 1\n"
+
+
 def test_a_name_that_stands_twice_in_a_wheel_is_refused(tmp_path: Path) -> None:
     path = images.wheel(tmp_path, "kit", FILES)
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning):

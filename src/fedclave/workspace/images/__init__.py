@@ -6,7 +6,9 @@ container. So an image is a function of the contract, the lock, this fedclave an
 
     tree      files before they are in an image
     oci       images as files: read one, write one
-    wheels    locked requirements, the wheels they name, the files in those
+    requirements  what is wanted, and from which indexes
+    lock      which wheels that is, by version and hash
+    wheels    the files in them
     own       this fedclave as a wheel
     bytecode  compiled modules that are the same everywhere
     prune     what no run needs

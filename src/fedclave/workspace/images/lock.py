@@ -2,10 +2,12 @@
 r"""``requirements.lock``: every wheel of an image, by exact version and SHA-256.
 
     # python 3.11
+    --extra-index-url https://download.pytorch.org/whl/cpu
     numpy==2.4.6 \
         --hash=sha256:5f...
 
-It is in pip's own format (hash-checking mode), and part of the contract. ``make`` resolves
+It is in pip's own format (hash-checking mode), and part of the contract. It names the indexes that
+``requirements.txt`` names, so that others find the same wheels. ``make`` resolves
 ``requirements.txt`` with pip, for the Python and the platform of the image, from wheels alone: what
 would have to be built is refused, for building runs its code. ``gather`` brings the wheels that a
 lock names, and no others.
@@ -14,14 +16,14 @@ lock names, and no others.
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedclave.errors import Unavailable, UserError
 from fedclave.tensors import file_digest
 from fedclave.workspace import output
-from fedclave.workspace.images import own, wheels
+from fedclave.workspace.images import own, requirements, wheels
 from fedclave.workspace.images.wheels import Wheel
 
 PLATFORMS = (
@@ -38,7 +40,7 @@ _LINE = re.compile(
     r"(?P<hashes>( +--hash=sha256:[0-9a-f]{64})*)"
 )
 _PYTHON = re.compile(r"# python (3\.[0-9]{1,2})")
-_OWN = re.compile(r"fedclave(?P<extras>\[[^]]*\])?(?P<rest>[^#]*)(#.*)?", re.IGNORECASE)
+_GPU = re.compile(r"nvidia-|cuda-")
 _LOCK = "Lock them: fx workspace lock"
 _TIMEOUT_S = 1800
 
@@ -58,6 +60,12 @@ class Lock:
 
     python: str
     pins: tuple[Pin, ...]
+    indexes: tuple[str, ...] = ()  # options of pip's: besides its own, where wheels are looked for
+
+    @property
+    def for_gpus(self) -> tuple[str, ...]:
+        """The names of wheels that only a GPU needs: PyPI's torch for Linux brings gigabytes."""
+        return tuple(pin.name for pin in self.pins if _GPU.match(pin.name))
 
 
 def read(path: Path) -> Lock:
@@ -71,22 +79,29 @@ def read(path: Path) -> Lock:
     python = _PYTHON.match(text)
     if python is None:
         raise UserError(f"{path}:1: the first line is not '# python 3.N'. {_LOCK}")
-    pins = tuple(_pin(path, number, line) for number, line in _logical(text))
+    pins, indexes = [], []
+    for number, line in requirements.logical(text):
+        if (named := requirements.index(path, number, line)) is not None:
+            indexes.append(named)
+        else:
+            pins.append(_pin(path, number, line))
     names = [pin.name for pin in pins]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"{path}: {name} stands in it twice. {_LOCK}")
-    return Lock(python=python[1], pins=pins)
+    return Lock(python=python[1], pins=tuple(pins), indexes=tuple(indexes))
 
 
-def make(requirements: Path, python: str, folder: Path, extras: Sequence[str] = ()) -> Lock:
-    """Resolve requirements; their wheels lie in ``folder`` afterwards.
+def make(path: Path, python: str, folder: Path, extras: Sequence[str] = ()) -> Lock:
+    """Resolve the requirements in a file; their wheels lie in ``folder`` afterwards.
 
     ``extras`` of fedclave are wanted besides those that the file names. ``UserError``: pip finds no
     wheels that fit; ``Unavailable``: it does not end.
     """
+    asked = requirements.read(path)
     mine = own.build(folder)
-    text = "".join(_wanted(requirements, mine, extras))
+    text = "".join(f"{line}\n" for line in (*asked.indexes, *asked.lines))
+    text += _own_line(mine, {*asked.extras, *extras})
     wanted = folder / "requirements.in"
     with output.blamed_on(wanted):
         wanted.write_text(text, encoding="utf-8")
@@ -95,27 +110,29 @@ def make(requirements: Path, python: str, folder: Path, extras: Sequence[str] = 
         fetched.mkdir(exist_ok=True)
         for old in fetched.glob("*.whl"):
             old.unlink()
-    _pip(requirements, python, fetched, "--find-links", str(folder), "-r", str(wanted))
+    _pip(path, python, fetched, "--find-links", str(folder), "-r", str(wanted))
     found = []
-    for path in sorted(fetched.glob("*.whl")):
-        wheel = wheels.open_(path)
+    for file in sorted(fetched.glob("*.whl")):
+        wheel = wheels.open_(file)
         if wheel.name == own.NAME and wheel.sha256 != mine.sha256:
             raise UserError(
-                f"pip took another fedclave than the one that runs here for {requirements}. Name it"
+                f"pip took another fedclave than the one that runs here for {path}. Name it"
                 " as 'fedclave', or 'fedclave[EXTRA]', without a version"
             )
         found.append(wheel)
         with output.blamed_on(folder):
-            path.replace(folder / path.name)
+            file.replace(folder / file.name)
     with output.blamed_on(folder):
         fetched.rmdir()
         wanted.unlink()
-    return Lock(python=python, pins=tuple(_pinned(wheel) for wheel in found))
+    pins = tuple(_pinned(wheel) for wheel in found)
+    return Lock(python=python, pins=pins, indexes=asked.indexes)
 
 
 def text_of(lock: Lock) -> str:
     """The file's text; ``read`` gives the lock back."""
     lines = [f"# python {lock.python}\n", "# Made by 'fx workspace lock' from requirements.txt.\n"]
+    lines += [f"{one}\n" for one in lock.indexes]
     for pin in sorted(lock.pins, key=lambda pin: pin.name):
         hashes = [f"    --hash=sha256:{one}" for one in sorted(pin.sha256)]
         lines.append(" \\\n".join([f"{pin.name}=={pin.version}", *hashes]) + "\n")
@@ -136,7 +153,7 @@ def gather(lock: Lock, folder: Path, path: Path) -> tuple[Wheel, ...]:
             )
     present = _present(folder)
     if missing := [pin for pin in lock.pins if not _find(present, pin)]:
-        text = text_of(Lock(python=lock.python, pins=tuple(missing)))
+        text = text_of(Lock(python=lock.python, pins=tuple(missing), indexes=lock.indexes))
         wanted = folder / "requirements.in"
         with output.blamed_on(wanted):
             wanted.write_text(text, encoding="utf-8")
@@ -165,22 +182,6 @@ def _pinned(wheel: Wheel) -> Pin:
     return Pin(name=wheel.name, version=wheel.version, sha256=frozenset([wheel.sha256]))
 
 
-def _logical(text: str) -> Iterable[tuple[int, str]]:
-    """The lines that say something, continued ones joined, each with its number."""
-    held, start = "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        bare = re.sub(r"(^|\s)#.*$", "", line).strip()
-        start = start if held else number
-        held += bare.removesuffix("\\").strip() + " "
-        if bare.endswith("\\"):
-            continue
-        if held.strip():
-            yield start, held.strip()
-        held = ""
-    if held.strip():
-        yield start, held.strip()
-
-
 def _pin(path: Path, number: int, line: str) -> Pin:
     match = _LINE.fullmatch(re.sub(r"\s+", " ", line))
     if match is None:
@@ -193,31 +194,13 @@ def _pin(path: Path, number: int, line: str) -> Pin:
     return Pin(name=wheels.normal(match["name"]), version=match["version"], sha256=hashes)
 
 
-def _wanted(requirements: Path, mine: Wheel, extras: Sequence[str]) -> Iterable[str]:
-    """The lines for pip: fedclave is the wheel that was made here, from no registry."""
-    try:
-        lines = requirements.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{requirements} cannot be read ({error}). Write one, with the line 'fedclave'"
-        ) from error
-    named = set(extras)
-    for number, line in enumerate(lines, 1):
-        match = _OWN.fullmatch(line.strip())
-        if match is None:
-            yield f"{line}\n"
-        elif match["rest"].strip():
-            raise UserError(
-                f"{requirements}:{number}: {line.strip()[:60]!r}: the fedclave of an image is the"
-                " one that makes it. Write 'fedclave', or 'fedclave[EXTRA]'"
-            )
-        else:
-            named |= {one.strip() for one in (match["extras"] or "[]")[1:-1].split(",")}
-    shown = ",".join(sorted(named - {""}))
-    yield f"{own.NAME}{f'[{shown}]' if shown else ''} @ {mine.path.resolve().as_uri()}\n"
+def _own_line(mine: Wheel, extras: set[str]) -> str:
+    """The line for pip: fedclave is the wheel that was made here, from no registry."""
+    shown = ",".join(sorted(extras))
+    return f"{own.NAME}{f'[{shown}]' if shown else ''} @ {mine.path.resolve().as_uri()}\n"
 
 
-def _pip(requirements: Path, python: str, folder: Path, *options: str) -> None:
+def _pip(blamed: Path, python: str, folder: Path, *options: str) -> None:
     platforms = [part for one in PLATFORMS for part in ("--platform", one)]
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
     command += ["--quiet", "--no-input", "--only-binary", ":all:", "--implementation", "cp"]
@@ -234,10 +217,11 @@ def _pip(requirements: Path, python: str, folder: Path, *options: str) -> None:
         return
     if "No module named pip" in done.stderr:
         raise UserError(f"{sys.executable} has no pip. Install it: python -m ensurepip")
-    said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+    lines = (line.strip() for line in done.stderr.splitlines())
+    said = [line for line in lines if line.startswith("ERROR: ") and line != "ERROR: Exception:"]
     why = "; ".join(said) or done.stderr.strip()[-500:] or f"exit code {done.returncode}"
     if "No space left" in done.stderr:
         raise Unavailable(f"{folder}: the disk is full. Free space, then run again")
     raise UserError(
-        f"{requirements}: pip finds no wheels that fit Python {python} on x86-64 Linux: {why:.600}"
+        f"{blamed}: pip finds no wheels that fit Python {python} on x86-64 Linux: {why:.600}"
     )

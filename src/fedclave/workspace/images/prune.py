@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from fedclave.workspace.images.tree import File
 
 PACKAGES = {
-    "tests": re.compile(r".*/(tests|test)/.*"),
+    "tests": re.compile(r".*/((tests|test)/.*|conftest\.py)"),
     "headers": re.compile(r".*/include/.*|.*\.(h|hpp|hh|cuh|pxd|pxi|pyx|c|cc|cpp|cu)"),
     "static libraries": re.compile(r".*\.(a|lib|la)"),
     "build files": re.compile(r".*/share/(cmake|doc|man|info|pkgconfig)/.*|.*\.cmake"),
     "stubs of types": re.compile(r".*\.pyi|.*/py\.typed"),
+    "programs of torch": re.compile(r".*/torch/bin/(?!torch_shm_manager$).*"),
+    "libraries of torch's tests": re.compile(
+        r".*/torch/lib/lib(torchbind_test|jitbackend_test|backend_with_compiler|aoti_custom_ops)\.so"
+    ),
+    "programs of Windows": re.compile(r".*\.exe"),
     "compiled for another date": re.compile(r".*/__pycache__/.*|.*\.py[co]"),
 }
 """Of wheels, by reason."""
